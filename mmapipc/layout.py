@@ -1,0 +1,160 @@
+"""The bytes of a channel's memory.  No other module knows an offset.
+
+A channel is one object of shared memory: a header page, then the ring.  All
+fields are unsigned 64-bit integers in the machine's own byte order (both ends
+are on one machine), each on an 8-byte boundary.
+
+    offset
+         0  +----------------------------------------------------------+
+            | magic "mmapipc" + version | header size                  |
+        16  | capacity                  | stream id                    |
+            |   written once, by the sender; magic + version last      |
+       128  +----------------------------------------------------------+
+            | write_seq                    written by the sender only  |
+       256  +----------------------------------------------------------+
+            | read_seq                   written by the receiver only  |
+       384  +----------------------------------------------------------+
+            | sender's state | its pid     written by the sender only  |
+       512  +----------------------------------------------------------+
+            | receiver's state | its pid written by the receiver only  |
+            +- - - - - - - - - - - - - - - - - - - - - - - - - - - - - +
+            | zero                                                     |
+      4096  +----------------------------------------------------------+
+            | ring: capacity bytes                                     |
+            |   the byte with sequence i lies at i mod capacity        |
+            +----------------------------------------------------------+
+
+The parts with one writer are 128 bytes apart: a cache line has 64 bytes on
+x86-64, but its prefetcher moves lines in pairs, and some aarch64 processors
+have lines of 128.
+
+The two sequences count bytes since the start of the stream and never wrap (at
+100 GB/s a 64-bit counter lasts for five years).  Unread bytes are
+`write_seq - read_seq`, free ones are `capacity` less that.
+
+Fields are read and written through `memoryview.cast("Q")`.  CPython moves
+such an item with one 8-byte `memcpy`, which compilers turn into a single
+aligned load or store, so nobody sees half a counter; `struct.pack_into("<Q")`
+would go byte by byte.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import NamedTuple
+
+from .errors import LayoutError
+
+if sys.maxsize < 2**63 - 1:
+    raise ImportError(
+        "mmapipc needs a 64-bit Python: a 32-bit one cannot load or store a sequence counter in one step"
+    )
+
+VERSION = 1
+HEADER_SIZE = 4096
+
+# One word holds both, so that one store makes the header valid.
+_MAGIC = int.from_bytes(b"mmapipc" + bytes([VERSION]), sys.byteorder)
+
+# Places of the fields, as indexes into the header seen as 64-bit words.
+MAGIC = 0 // 8
+HEADER_BYTES = 8 // 8
+CAPACITY = 16 // 8
+STREAM_ID = 24 // 8
+WRITE_SEQ = 128 // 8
+READ_SEQ = 256 // 8
+SENDER_STATE = 384 // 8
+SENDER_PID = 392 // 8
+RECEIVER_STATE = 512 // 8
+RECEIVER_PID = 520 // 8
+
+# A side's state.  Fresh memory is zero on every platform.
+ABSENT = 0
+OPEN = 1
+FINISHED = 2  # sender: write_seq is the end of the stream
+ABORTED = 3  # it gave up or died, the stream ends here unfinished
+CLOSED = 4  # receiver: it left
+_SENDER_STATES = (OPEN, FINISHED, ABORTED)
+_RECEIVER_STATES = (ABSENT, OPEN, ABORTED, CLOSED)
+
+# Far beyond any stream, and far enough from 2**64 that no sum overflows a field.
+_LARGEST = 2**62
+
+
+class Header(NamedTuple):
+    """A validated copy of the fields that never change; sizes in bytes."""
+
+    capacity: int
+    stream_id: int
+
+
+def initialise(words: memoryview, capacity: int, stream_id: int, pid: int) -> None:
+    """Write the header of a new stream into zeroed memory, all but the magic."""
+    words[HEADER_BYTES] = HEADER_SIZE
+    words[CAPACITY] = capacity
+    words[STREAM_ID] = stream_id
+    words[SENDER_PID] = pid
+    words[SENDER_STATE] = OPEN
+
+
+def complete(words: memoryview) -> None:
+    """Store magic and version: from now on the header is there for others.
+
+    The caller puts a full barrier before this on weakly ordered processors.
+    """
+    words[MAGIC] = _MAGIC
+
+
+def is_complete(words: memoryview) -> bool:
+    """Whether the creator has got as far as the magic."""
+    return words[MAGIC] != 0
+
+
+def validate(words: memoryview, name: str) -> Header:
+    """Check the constant fields of the channel `name` and return a copy of them.
+
+    Raises LayoutError.  The states and counters change and are checked
+    whenever they are loaded.
+    """
+    magic = words[MAGIC].to_bytes(8, sys.byteorder)
+    if magic[:7] != b"mmapipc":
+        raise LayoutError(f"{name}: the memory of that name is not an mmapipc channel; use another name")
+    if magic[7] != VERSION:
+        raise LayoutError(
+            f"{name}: the channel has layout version {magic[7]}, this mmapipc has {VERSION}; "
+            "use the same mmapipc at both ends"
+        )
+    header = Header(words[CAPACITY], words[STREAM_ID])
+    if words[HEADER_BYTES] != HEADER_SIZE or not 1 <= header.capacity <= _LARGEST:
+        raise damaged(name, "impossible sizes")
+    return header
+
+
+def load_sender_state(words: memoryview, name: str) -> int:
+    """Load the sender's state; LayoutError when it is none."""
+    state: int = words[SENDER_STATE]
+    if state not in _SENDER_STATES:
+        raise damaged(name, f"sender state {state}")
+    return state
+
+
+def load_receiver_state(words: memoryview, name: str) -> int:
+    """Load the receiver's state; LayoutError when it is none."""
+    state: int = words[RECEIVER_STATE]
+    if state not in _RECEIVER_STATES:
+        raise damaged(name, f"receiver state {state}")
+    return state
+
+
+def load_sequences(words: memoryview, capacity: int, name: str) -> tuple[int, int]:
+    """Load (read_seq, write_seq) at the start; LayoutError when they do not fit."""
+    # read_seq first: write_seq only grows, so a live sender cannot spoil the test.
+    read, write = words[READ_SEQ], words[WRITE_SEQ]
+    if not read <= write <= read + capacity or write > _LARGEST:
+        raise damaged(name, f"sequences {read} and {write}")
+    return read, write
+
+
+def damaged(name: str, what: str) -> LayoutError:
+    """The error for a field that no correct peer can have written."""
+    return LayoutError(f"{name}: the channel's memory is damaged ({what}); start the stream again")
