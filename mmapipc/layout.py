@@ -78,7 +78,8 @@ _SENDER_STATES = (OPEN, FINISHED, ABORTED)
 _RECEIVER_STATES = (ABSENT, OPEN, ABORTED, CLOSED)
 
 # Far beyond any stream, and far enough from 2**64 that no sum overflows a field.
-_LARGEST = 2**62
+LARGEST_CAPACITY = 2**62
+_LARGEST_SEQUENCE = 2**62
 
 
 class Header(NamedTuple):
@@ -118,14 +119,14 @@ def validate(words: memoryview, name: str) -> Header:
     """
     magic = words[MAGIC].to_bytes(8, sys.byteorder)
     if magic[:7] != b"mmapipc":
-        raise LayoutError(f"{name}: the memory of that name is not an mmapipc channel; use another name")
+        raise LayoutError(f"{name}: the memory of that name is not an mmapipc channel; use another name or remove it")
     if magic[7] != VERSION:
         raise LayoutError(
             f"{name}: the channel has layout version {magic[7]}, this mmapipc has {VERSION}; "
             "use the same mmapipc at both ends"
         )
     header = Header(words[CAPACITY], words[STREAM_ID])
-    if words[HEADER_BYTES] != HEADER_SIZE or not 1 <= header.capacity <= _LARGEST:
+    if words[HEADER_BYTES] != HEADER_SIZE or not 1 <= header.capacity <= LARGEST_CAPACITY:
         raise damaged(name, "impossible sizes")
     return header
 
@@ -150,7 +151,7 @@ def load_sequences(words: memoryview, capacity: int, name: str) -> tuple[int, in
     """Load (read_seq, write_seq) at the start; LayoutError when they do not fit."""
     # read_seq first: write_seq only grows, so a live sender cannot spoil the test.
     read, write = words[READ_SEQ], words[WRITE_SEQ]
-    if not read <= write <= read + capacity or write > _LARGEST:
+    if not read <= write <= read + capacity or write > _LARGEST_SEQUENCE:
         raise damaged(name, f"sequences {read} and {write}")
     return read, write
 

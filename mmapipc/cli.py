@@ -1,0 +1,199 @@
+"""The command line: `mmapipc send` and `mmapipc receive`."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+import re
+import stat
+import sys
+from collections.abc import Iterator, Sequence
+
+from .channel import DEFAULT_CAPACITY, Receiver, Sender
+from .errors import (
+    ChannelError,
+    ChannelTimeout,
+    InvalidCapacity,
+    InvalidName,
+    ReceiverGone,
+    SenderDied,
+    StreamAborted,
+)
+
+OK = 0
+ERROR = 1
+USAGE = 2  # argparse's own
+TRUNCATED = 3
+TIMED_OUT = 4
+INTERRUPTED = 130
+
+_EXIT_CODES = """\
+exit codes: 0 delivered, 1 error, 2 usage, 3 stream truncated or not wholly
+delivered, 4 timed out, 130 interrupted"""
+
+_PIECE = 1 << 20  # bytes moved by one read or write at most
+
+_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+_UNITS |= {unit: 2 ** (10 * power) for power, letter in enumerate("kmgt", 1) for unit in (letter, letter + "ib")}
+
+
+def _size(text: str) -> int:
+    """Bytes from a number with a unit: `64KiB`, `4M` (powers of 1024), `10kB` (of 1000)."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower(), re.ASCII)
+    size = round(float(match[1]) * _UNITS[match[2]]) if match and match[2] in _UNITS else 0
+    if size < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size of at least one byte (try 64KiB or 4MiB)")
+    return size
+
+
+def _seconds(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        seconds = float(text)
+        if seconds >= 0:
+            return seconds
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 on")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mmapipc",
+        description="Stream bytes from one process to another, by name, through shared memory.",
+        epilog=_EXIT_CODES,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="send|receive")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("name", metavar="NAME", help="name of the channel: any text, the same at both ends")
+    common.add_argument(
+        "--timeout",
+        type=_seconds,
+        metavar="SECONDS",
+        help="give up when the other end lets us wait for longer than this (default: wait)",
+    )
+    send = commands.add_parser(
+        "send",
+        parents=[common],
+        help="send a file, or standard input, to a receiver",
+        description="Send FILE, or standard input, to the receiver of the channel NAME, and wait until it has taken every byte.",
+        epilog=_EXIT_CODES,
+    )
+    send.add_argument("file", metavar="FILE", nargs="?", help="what to send (default: standard input)")
+    send.add_argument(
+        "--capacity",
+        type=_size,
+        default=DEFAULT_CAPACITY,
+        metavar="SIZE",
+        help="bytes that may be under way, such as 64KiB or 4MiB (default: 1MiB)",
+    )
+    send.set_defaults(run=_send)
+    receive = commands.add_parser(
+        "receive",
+        parents=[common],
+        help="receive into a file, or to standard output",
+        description="Receive what the sender of the channel NAME sends, until the end of its stream.",
+        epilog=_EXIT_CODES,
+    )
+    receive.add_argument("-o", "--output", metavar="FILE", help="where to write (default: standard output)")
+    receive.set_defaults(run=_receive)
+    return parser
+
+
+class _FileTrouble(Exception):
+    """A file of the user's could not be read or written."""
+
+
+@contextlib.contextmanager
+def _trouble_with(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _FileTrouble(f"{what}: {error.strerror or error}") from None
+
+
+def _raw(stream: object, what: str) -> io.RawIOBase:
+    """The unbuffered file under a standard stream."""
+    buffer = getattr(stream, "buffer", None)
+    raw = getattr(buffer, "raw", buffer)  # under PYTHONUNBUFFERED it is the raw file itself
+    if not isinstance(raw, io.RawIOBase):
+        raise _FileTrouble(f"{what}: is closed")
+    return raw
+
+
+@contextlib.contextmanager
+def _source(path: str | None) -> Iterator[tuple[io.RawIOBase, str]]:
+    if path is None:
+        yield _raw(sys.stdin, "standard input"), "standard input"
+        return
+    with _trouble_with(path):
+        file = open(path, "rb", buffering=0)
+    with file:
+        yield file, path
+
+
+def _send(arguments: argparse.Namespace) -> None:
+    with (
+        _source(arguments.file) as (source, what),
+        Sender(arguments.name, arguments.capacity, arguments.timeout) as sender,
+    ):
+        while True:
+            view = sender.reserve(_PIECE)
+            with _trouble_with(what):
+                count = source.readinto(view)
+            if not count:
+                break
+            sender.commit(count)
+
+
+@contextlib.contextmanager
+def _sink(path: str | None) -> Iterator[tuple[io.RawIOBase, str]]:
+    if path is None:
+        yield _raw(sys.stdout, "standard output"), "standard output"
+        return
+    flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+    with _trouble_with(path):
+        file = open(os.open(path, flags, 0o666), "wb", buffering=0)
+    with file:
+        yield file, path
+
+
+def _receive(arguments: argparse.Namespace) -> None:
+    with (
+        _sink(arguments.output) as (sink, what),
+        Receiver(arguments.name, arguments.timeout) as receiver,
+    ):
+        # Not before the stream is ours: another receiver may be writing there.
+        if arguments.output is not None and stat.S_ISREG(os.fstat(sink.fileno()).st_mode):
+            with _trouble_with(what):
+                sink.truncate(0)
+        while view := receiver.peek(_PIECE):
+            with _trouble_with(what):
+                count = sink.write(view)
+            receiver.consume(count or 0)
+
+
+def _exit_code(error: Exception) -> int:
+    if isinstance(error, ChannelTimeout):
+        return TIMED_OUT
+    if isinstance(error, (ReceiverGone, SenderDied, StreamAborted)):
+        return TRUNCATED
+    if isinstance(error, (InvalidName, InvalidCapacity)):
+        return USAGE
+    return ERROR
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return its exit code."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        parsed.run(parsed)
+    except ChannelError as error:
+        print(f"mmapipc: {error}", file=sys.stderr)
+        return _exit_code(error)
+    except _FileTrouble as error:
+        print(f"mmapipc: {parsed.name}: {error}", file=sys.stderr)
+        return ERROR
+    except KeyboardInterrupt:
+        print(f"mmapipc: {parsed.name}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    return OK

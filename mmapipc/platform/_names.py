@@ -1,0 +1,35 @@
+"""From the name that a person gives to one that every system takes."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+from ..errors import InvalidName
+
+SENDER = "sender"
+RECEIVER = "receiver"
+
+LONGEST_NAME = 200  # characters once encoded: a file name has room for 255 bytes
+
+
+def split(name: str) -> tuple[str, str]:
+    """Split off a leading `Global\\` or `Local\\`; return (prefix, encoded rest).
+
+    The rest keeps A-Z a-z 0-9 . _ - and has every other character
+    percent-encoded as UTF-8, so it is ASCII (before Python 3.11.8 `tagname`
+    went through the ANSI code page) and two names never become one.  Raises
+    InvalidName.
+    """
+    prefix = ""
+    for known in ("Global\\", "Local\\"):
+        if name.startswith(known):
+            prefix, name = known, name[len(known) :]
+    # Half a surrogate pair can be in a name that came from the command line.
+    encoded = quote(name, safe="", errors="surrogatepass").replace("~", "%7E")
+    if not encoded:
+        raise InvalidName("(no name): a channel needs a name of at least one character")
+    if len(encoded) > LONGEST_NAME:
+        raise InvalidName(
+            f"{name[:20]}...: the name has {len(encoded)} characters once encoded; use at most {LONGEST_NAME}"
+        )
+    return prefix, encoded

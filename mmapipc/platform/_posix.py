@@ -1,0 +1,349 @@
+"""Named memory as files, claims as `flock` locks.
+
+A channel has up to three files in one directory:
+
+    mmapipc.UID.NAME            the memory
+    mmapipc.UID.NAME+sender     locked by, and holding the pid of, the sender
+    mmapipc.UID.NAME+receiver   the same for the receiver
+
+(`+` never appears in an encoded name.)  An exclusive lock on a role's file is
+the claim.  The sender also locks the memory it made, through a descriptor of
+its own: that tells a receiver whether the sender of *this* stream lives, when
+the role may have gone to a newer one.  Looking at a lock takes it shared for a
+moment, so a claimant that fails looks again unless the holder has left a pid
+that lives.
+
+What both ends have closed is gone: whoever leaves last sweeps.  What killed
+ends left stays until the next one uses the name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import mmap
+import os
+import stat
+import time
+import weakref
+
+from ..errors import ChannelError, LayoutError, MemoryRefused, RoleTaken, UnsafeMemory
+from . import _names
+
+# Total store order; everything else is taken to be weakly ordered.
+ORDERED = os.uname().machine.lower() in ("x86_64", "amd64", "i686", "i386")
+
+yield_processor = os.sched_yield
+
+_PATIENCE = 1.0  # seconds a claimant gives a holder to write its pid
+
+
+def location(name: str) -> str:
+    """Where the memory of that name is: the path of its file."""
+    encoded = _names.split(name)[1]
+    return os.path.join(_directory(), f"mmapipc.{os.geteuid()}.{encoded}")
+
+
+def _directory() -> str:
+    chosen = os.environ.get("MMAPIPC_DIR")
+    if chosen:
+        return chosen
+    if os.path.isdir("/dev/shm"):
+        return "/dev/shm"
+    import tempfile  # slow to import, and seldom needed
+
+    return tempfile.gettempdir()
+
+
+def _refused(name: str, error: OSError) -> ChannelError:
+    """The system's refusal in our words."""
+    path = location(name)
+    if error.errno == errno.ENOSPC:
+        advice = f"no space left in {_directory()}; use a smaller capacity or set MMAPIPC_DIR"
+    elif error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EMLINK):
+        return UnsafeMemory(f"{name}: {path} is not a regular file; remove it")
+    elif error.errno in (errno.EFBIG, errno.ENOMEM, errno.EINVAL):
+        advice = f"{error.strerror}; use a smaller capacity"
+    else:
+        advice = f"{path}: {error.strerror}"
+    refusal = MemoryRefused(f"{name}: {advice}")
+    refusal.errno = error.errno
+    return refusal
+
+
+def _open(name: str, path: str, flags: int) -> int:
+    """Open a file of the channel that only this user can open; return the descriptor.
+
+    Raises FileNotFoundError, FileExistsError, MemoryRefused or UnsafeMemory.
+    """
+    try:
+        # O_NONBLOCK: a FIFO in that place must not stop us.
+        fd = os.open(path, flags | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
+    except (FileNotFoundError, FileExistsError) as error:
+        if error.errno == errno.ENOENT and flags & os.O_CREAT:
+            raise _refused(name, error) from None
+        raise
+    except PermissionError as error:
+        with contextlib.suppress(OSError):
+            if os.lstat(path).st_uid != os.geteuid():
+                raise UnsafeMemory(f"{name}: {path} belongs to another user; use another name") from None
+        raise _refused(name, error) from None
+    except OSError as error:
+        raise _refused(name, error) from None
+    status = os.fstat(fd)
+    trouble = None
+    if not stat.S_ISREG(status.st_mode):
+        trouble = "is not a regular file; remove it"
+    elif status.st_uid != os.geteuid():
+        trouble = "belongs to another user; use another name"
+    elif status.st_mode & 0o077:
+        trouble = "is open to other users; remove it"
+    if trouble:
+        os.close(fd)
+        raise UnsafeMemory(f"{name}: {path} {trouble}")
+    return fd
+
+
+def _lock(fd: int, kind: int) -> bool:
+    try:
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_locked(fd: int) -> bool:
+    """Whether another open of the file holds its exclusive lock."""
+    if not _lock(fd, fcntl.LOCK_SH):
+        return True
+    fcntl.flock(fd, fcntl.LOCK_UN)
+    return False
+
+
+def _unlock(fd: int) -> None:
+    # Explicitly: a child forked a moment ago may still share the descriptor.
+    fcntl.flock(fd, fcntl.LOCK_UN)
+    os.close(fd)
+
+
+def _is_at(fd: int, path: str) -> bool:
+    """Whether the path still leads to the open file."""
+    try:
+        there = os.lstat(path)
+    except FileNotFoundError:
+        return False
+    here = os.fstat(fd)
+    return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
+
+
+def _lock_role(name: str, role: str) -> int | None:
+    """Lock a role's file and return its descriptor; None when it is locked already."""
+    path = f"{location(name)}+{role}"
+    while True:
+        fd = _open(name, path, os.O_CREAT)
+        if not _lock(fd, fcntl.LOCK_EX):
+            os.close(fd)
+            return None
+        if _is_at(fd, path):
+            return fd
+        os.close(fd)
+
+
+def _is_claimed(name: str, role: str) -> bool:
+    try:
+        fd = _open(name, f"{location(name)}+{role}", 0)
+    except FileNotFoundError:
+        return False
+    try:
+        return _is_locked(fd)
+    finally:
+        os.close(fd)
+
+
+def _pid_of(name: str, role: str) -> int:
+    """The pid that the holder of a role left, or 0."""
+    try:
+        fd = _open(name, f"{location(name)}+{role}", 0)
+    except FileNotFoundError:
+        return 0
+    try:
+        return int(os.pread(fd, 20, 0) or b"0")
+    except ValueError:
+        return 0
+    finally:
+        os.close(fd)
+
+
+def _lives(pid: int) -> bool:
+    if not 0 < pid < 2**31:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+class Claim:
+    """A role that this process holds."""
+
+    def __init__(self, name: str, role: str, fd: int) -> None:
+        self._name = name
+        self._role = role
+        self._fd = fd
+        _held.add(self)
+
+    def release(self) -> None:
+        """Give the role up, and its file."""
+        _held.discard(self)
+        path = f"{location(self._name)}+{self._role}"
+        if _is_at(self._fd, path):
+            os.unlink(path)
+        _unlock(self._fd)
+
+    def disown(self) -> None:
+        """In a forked child: let go of what is the parent's."""
+        os.close(self._fd)
+
+
+def claim(name: str, role: str) -> Claim:
+    """Take the role, or raise RoleTaken."""
+    deadline = time.monotonic() + _PATIENCE
+    while (fd := _lock_role(name, role)) is None:
+        pid = _pid_of(name, role)
+        if _lives(pid) or time.monotonic() > deadline:
+            raise RoleTaken(f"{name}: there is a {role} already (pid {pid}); use another name or end it")
+        time.sleep(0.001)
+    held = Claim(name, role, fd)
+    try:
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, b"%d" % os.getpid(), 0)
+    except OSError as error:
+        held.release()
+        raise _refused(name, error) from None
+    return held
+
+
+class Memory:
+    """A channel's file, open."""
+
+    def __init__(self, name: str, fd: int, lock: int | None = None) -> None:
+        self._name = name
+        self._fd = fd
+        self._sender_lock = lock
+        if lock is not None:
+            _held.add(self)
+
+    def map(self, length: int) -> mmap.mmap:
+        """Map the first `length` bytes; LayoutError when there are fewer."""
+        if os.fstat(self._fd).st_size < length:
+            raise LayoutError(f"{self._name}: {location(self._name)} is shorter than a channel; remove it")
+        try:
+            return mmap.mmap(self._fd, length)
+        except OSError as error:
+            raise _refused(self._name, error) from None
+
+    def is_empty(self) -> bool:
+        """Whether the creator has not yet given the file its bytes."""
+        return os.fstat(self._fd).st_size == 0
+
+    def fits(self, length: int) -> bool:
+        """Whether the file has exactly this many bytes."""
+        return os.fstat(self._fd).st_size == length
+
+    def stands(self, role: str) -> bool:
+        """Whether the sender of this very stream lives; whether somebody has the receiver's role."""
+        if role == _names.SENDER:
+            return _is_locked(self._fd)
+        return _is_claimed(self._name, role)
+
+    def close(self) -> None:
+        """Let go of the file, and as its sender of the lock."""
+        _held.discard(self)
+        os.close(self._fd)
+        if self._sender_lock is not None:
+            _unlock(self._sender_lock)
+
+    def disown(self) -> None:
+        """In a forked child: let go of what is the parent's."""
+        if self._sender_lock is not None:
+            os.close(self._sender_lock)
+
+
+def create(name: str, size: int) -> Memory:
+    """Make the memory: `size` zero bytes, all of them reserved."""
+    path = location(name)
+    fd = _open(name, path, os.O_CREAT | os.O_EXCL)
+    lock = -1
+    try:
+        _reserve(fd, size)
+        lock = _open(name, path, 0)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException as error:
+        os.unlink(path)
+        os.close(fd)
+        if lock >= 0:
+            os.close(lock)
+        if isinstance(error, OSError) and not isinstance(error, ChannelError):
+            raise _refused(name, error) from None
+        raise
+    return Memory(name, fd, lock)
+
+
+def _reserve(fd: int, size: int) -> None:
+    """Give the file its bytes now: on a full disk this fails, and not a later store (SIGBUS)."""
+    try:
+        os.posix_fallocate(fd, 0, size)
+    except AttributeError:  # macOS
+        block = bytes(1 << 20)
+        while size > 0:
+            size -= os.write(fd, block[:size])
+
+
+def open_existing(name: str) -> Memory | None:
+    """Open the memory of that name; None when there is none."""
+    try:
+        return Memory(name, _open(name, location(name), 0))
+    except FileNotFoundError:
+        return None
+
+
+def remove(name: str) -> None:
+    """Take the name away.  For the holder of the sender's role only."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(location(name))
+
+
+def sweep(name: str) -> None:
+    """Remove what is left of a channel at which nobody is.
+
+    Both ends call this after their own claim is released.  Locks are system
+    calls, so of two ends that leave at the same time at least one sees both
+    roles free.  Whoever finds the sender's role locked leaves the sweeping to
+    its holder; that one, should it have met a receiver, looks again.
+    """
+    while (sender := _lock_role(name, _names.SENDER)) is not None:
+        receiver = _lock_role(name, _names.RECEIVER)
+        if receiver is not None:
+            remove(name)
+            Claim(name, _names.RECEIVER, receiver).release()
+        Claim(name, _names.SENDER, sender).release()
+        if receiver is not None or _is_claimed(name, _names.RECEIVER):
+            break
+
+
+# Claims are the process's own: a forked child shares the open files, and would
+# hold the locks beyond its parent's death if it kept them.
+_held: weakref.WeakSet[Claim | Memory] = weakref.WeakSet()
+
+
+def _disown_all() -> None:
+    for held in list(_held):
+        held.disown()
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_disown_all)
