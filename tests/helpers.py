@@ -1,0 +1,194 @@
+"""What the tests share: channels of their own, child processes, deadlines."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import unittest
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import mmapipc
+from mmapipc import platform
+
+WINDOWS = os.name == "nt"
+DEADLINE = 60.0  # seconds after which a test that waits has failed
+
+_numbers = itertools.count(1)
+
+
+def noise(size: int, seed: int = 1) -> bytes:
+    """Pseudo-random bytes, the same for the same seed."""
+    return random.Random(seed).randbytes(size)
+
+
+def eventually(condition: Callable[[], object], what: str) -> None:
+    """Wait until the condition holds; fail after the deadline."""
+    end = time.perf_counter() + DEADLINE
+    while not condition():
+        if time.perf_counter() > end:
+            raise AssertionError(f"not within {DEADLINE:g} s: {what}")
+        time.sleep(0.002)
+
+
+class Child:
+    """A child process whose output is collected; ended, at the latest, with its test."""
+
+    def __init__(self, command: list[str], stdin: int | None = subprocess.DEVNULL) -> None:
+        self.process = subprocess.Popen(
+            command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        self.pid = self.process.pid
+
+    def line(self) -> str:
+        """The next line of its standard output."""
+        assert self.process.stdout
+        return self.process.stdout.readline().decode().strip()
+
+    def feed(self, data: bytes) -> None:
+        """Write to its standard input."""
+        assert self.process.stdin
+        self.process.stdin.write(data)
+        self.process.stdin.flush()
+
+    def kill(self) -> None:
+        """SIGKILL, TerminateProcess."""
+        self.process.kill()
+        self.process.wait(DEADLINE)
+
+    def end(self) -> tuple[int, bytes, str]:
+        """Wait for it; return (exit code, rest of standard output, standard error)."""
+        try:
+            out, err = self.process.communicate(timeout=DEADLINE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            out, err = self.process.communicate()
+            raise AssertionError(f"{self.process.args} did not end: {out[-500:]!r} {err!r}") from None
+        return self.process.returncode, out, err.decode(errors="replace").replace("\r\n", "\n")
+
+    def dispose(self) -> None:
+        """End it whatever it does."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(DEADLINE)
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if pipe:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+
+
+class ChannelTest(unittest.TestCase):
+    """A test with a directory and channel names of its own, which must be left empty."""
+
+    def setUp(self) -> None:
+        self.name = f"test-{os.getpid()}-{next(_numbers)}"
+        self.folder = Path(tempfile.mkdtemp(prefix="mmapipc-test-"))
+        self.addCleanup(shutil.rmtree, self.folder)
+        memory = tempfile.mkdtemp(
+            prefix="mmapipc-test-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None
+        )
+        self.memory = Path(memory)
+        self.addCleanup(shutil.rmtree, memory)
+        before = os.environ.get("MMAPIPC_DIR")
+        os.environ["MMAPIPC_DIR"] = memory
+
+        def restore() -> None:
+            if before is None:
+                del os.environ["MMAPIPC_DIR"]
+            else:
+                os.environ["MMAPIPC_DIR"] = before
+
+        self.addCleanup(restore)
+        self.leftovers_are_expected = False
+        self.addCleanup(self._check_leftovers)
+        self.addCleanup(self._dispose)
+        self._children: list[Child] = []
+
+    def _dispose(self) -> None:
+        for child in self._children:
+            child.dispose()
+
+    def _check_leftovers(self) -> None:
+        if not self.leftovers_are_expected:
+            self.assertEqual(os.listdir(self.memory), [])
+            # Windows gives the name back a moment after the last process has gone.
+            eventually(lambda: not self._exists(), "the channel's memory is gone")
+
+    def _exists(self) -> bool:
+        memory = platform.open_existing(self.name)
+        if memory is not None:
+            memory.close()
+        return memory is not None
+
+    def start(self, command: list[str], stdin: int | None = subprocess.DEVNULL) -> Child:
+        """Start a child process that ends with the test."""
+        child = Child(command, stdin)
+        self._children.append(child)
+        return child
+
+    def python(self, code: str, *arguments: str, stdin: int | None = subprocess.DEVNULL) -> Child:
+        """Start Python code, with mmapipc, sys and name at hand."""
+        prelude = "import sys, os, time, mmapipc; name = sys.argv[1]\ndef say(x): print(x, flush=True)\n"
+        return self.start([sys.executable, "-c", prelude + code, self.name, *arguments], stdin)
+
+    def send(self, *arguments: str, stdin: int | None = subprocess.DEVNULL) -> Child:
+        """Start `mmapipc send` on the test's channel."""
+        return self.start([sys.executable, "-m", "mmapipc", "send", self.name, *arguments], stdin)
+
+    def receive(self, *arguments: str) -> Child:
+        """Start `mmapipc receive` on the test's channel."""
+        return self.start([sys.executable, "-m", "mmapipc", "receive", self.name, *arguments])
+
+    def file(self, data: bytes) -> str:
+        """A file with these bytes."""
+        path = self.folder / f"file-{next(_numbers)}"
+        path.write_bytes(data)
+        return str(path)
+
+    @contextlib.contextmanager
+    def both(self, **options: object) -> Iterator[tuple[mmapipc.Sender, mmapipc.Receiver]]:
+        """Both ends in this process; whatever the test leaves open is given up."""
+        options.setdefault("timeout", DEADLINE)
+        sender = mmapipc.Sender(self.name, **options)  # type: ignore[arg-type]
+        try:
+            receiver = mmapipc.Receiver(self.name, timeout=options["timeout"])  # type: ignore[arg-type]
+            try:
+                yield sender, receiver
+            finally:
+                receiver.close()
+        finally:
+            sender.abort()
+
+
+class Background(threading.Thread):
+    """A thread whose result, or exception, is had from `result()`."""
+
+    def __init__(self, function: Callable[[], object]) -> None:
+        super().__init__(daemon=True)
+        self._function = function
+        self._value: object = None
+        self._error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self._value = self._function()
+        except BaseException as error:
+            self._error = error
+
+    def result(self) -> object:
+        """Wait for the end of the function; return its value or raise its exception."""
+        self.join(DEADLINE)
+        if self.is_alive():
+            raise AssertionError("the thread did not end")
+        if self._error is not None:
+            raise self._error
+        return self._value
