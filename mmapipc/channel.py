@@ -112,12 +112,13 @@ class _End(io.RawIOBase):
     def _leave(self) -> None:
         """Give everything back.  What the ends are told was stored before."""
         self._unmap()
-        if self._memory is not None:
-            self._memory.close()
-            self._memory = None
+        memory, self._memory = self._memory, None
+        if memory is not None:
+            memory.close()
         if self._claim is not None:
             self._claim.release()
             self._claim = None
+        if memory is not None:
             # Tidying up must not hide the outcome of the stream.
             with contextlib.suppress(ChannelError):
                 platform.sweep(self._name)

@@ -313,8 +313,12 @@ def open_existing(name: str) -> Memory | None:
 
 def remove(name: str) -> None:
     """Take the name away.  For the holder of the sender's role only."""
-    with contextlib.suppress(FileNotFoundError):
+    try:
         os.unlink(location(name))
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise _refused(name, error) from None
 
 
 def sweep(name: str) -> None:
@@ -326,11 +330,15 @@ def sweep(name: str) -> None:
     its holder; that one, should it have met a receiver, looks again.
     """
     while (sender := _lock_role(name, _names.SENDER)) is not None:
-        receiver = _lock_role(name, _names.RECEIVER)
-        if receiver is not None:
-            remove(name)
-            Claim(name, _names.RECEIVER, receiver).release()
-        Claim(name, _names.SENDER, sender).release()
+        receiver = None
+        try:
+            receiver = _lock_role(name, _names.RECEIVER)
+            if receiver is not None:
+                remove(name)
+        finally:
+            if receiver is not None:
+                Claim(name, _names.RECEIVER, receiver).release()
+            Claim(name, _names.SENDER, sender).release()
         if receiver is not None or _is_claimed(name, _names.RECEIVER):
             break
 

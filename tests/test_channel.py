@@ -1,0 +1,534 @@
+"""Sender and Receiver: bytes, views, raw files, timeouts."""
+
+import array
+import contextlib
+import errno
+import gc
+import io
+import os
+import pickle
+import shutil
+import sys
+import unittest
+import warnings
+
+import mmapipc
+from mmapipc import platform
+
+from .helpers import DEADLINE, WINDOWS, Background, ChannelTest, noise
+
+
+@contextlib.contextmanager
+def unraisable_ignored():
+    hook, sys.unraisablehook = sys.unraisablehook, lambda unraisable: None
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
+
+
+class Streaming(ChannelTest):
+    def test_every_capacity_carries_the_stream_between_threads(self):
+        sent = noise(20_000)
+        for capacity in (1, 2, 3, 7, 4095, 4096, 4097, 65536, 1 << 20):
+            with self.subTest(capacity=capacity), self.both(capacity=capacity) as (sender, receiver):
+                size = 2000 if capacity < 4 else len(sent)
+
+                def produce():
+                    sender.write(sent[:size])
+                    sender.close()
+
+                writer = Background(produce)
+                self.assertEqual(receiver.read(), sent[:size])
+                writer.result()
+
+    def test_both_ends_in_one_thread(self):
+        with mmapipc.Sender(self.name, capacity=8, timeout=5) as sender:
+            with mmapipc.Receiver(self.name, timeout=5) as receiver:
+                self.assertEqual((sender.name, sender.capacity, receiver.capacity), (self.name, 8, 8))
+                for turn in range(20):
+                    self.assertEqual(sender.write(b"abcde"), 5)
+                    self.assertEqual(sender.tell(), 5 * turn + 5)
+                    self.assertEqual(receiver.tell(), 5 * turn)
+                    got = receiver.read(100)
+                    self.assertEqual(got, b"abcde"[: len(got)])
+                    while len(got) < 5:
+                        got += receiver.read(100)
+                    self.assertEqual(got, b"abcde")
+                sender.finish()
+                self.assertEqual(receiver.read(1), b"")
+                self.assertEqual(receiver.readinto(bytearray(1)), 0)
+                self.assertEqual(len(receiver.peek(1)), 0)
+
+    def test_any_contiguous_buffer(self):
+        for data in (
+            b"bytes",
+            bytearray(b"bytearray"),
+            memoryview(b"view"),
+            array.array("I", [1, 2, 3]),
+            memoryview(array.array("d", [1.5] * 6)).cast("B").cast("d", (2, 3)),
+            pickle.PickleBuffer(b"pickle"),
+            b"",
+            array.array("I"),
+        ):
+            with self.subTest(data=data), self.both(capacity=100) as (sender, receiver):
+                whole = memoryview(data).tobytes()
+                self.assertEqual(sender.write(data), len(whole))
+                sender.finish()
+                self.assertEqual(receiver.read(), whole)
+        with self.both() as (sender, _):
+            for wrong in (memoryview(b"abcd")[::2], "text", 5, None):
+                with self.assertRaises((TypeError, BufferError)):
+                    sender.write(wrong)
+
+    def test_readinto_any_writable_buffer(self):
+        with self.both() as (sender, receiver):
+            sender.write(bytes(range(16)))
+            numbers = array.array("I", [0, 0])
+            self.assertEqual(receiver.readinto(numbers), 8)
+            self.assertEqual(numbers.tobytes(), bytes(range(8)))
+            self.assertEqual(receiver.readinto(bytearray()), 0)
+            with self.assertRaises((TypeError, BufferError)):
+                receiver.readinto(b"fixed")
+            self.assertEqual(receiver.read(0), b"")
+            self.assertEqual(receiver.tell(), 8)
+
+
+class Views(ChannelTest):
+    def test_reserve_and_commit(self):
+        with self.both(capacity=8) as (sender, receiver):
+            view = sender.reserve(100)
+            self.assertEqual((len(view), view.readonly), (8, False))
+            view[:3] = b"abc"
+            sender.commit(3)
+            self.assertEqual(sender.tell(), 3)
+            with self.assertRaises(ValueError):
+                view[0]
+            self.assertEqual(receiver.read(9), b"abc")
+            self.assertEqual(len(sender.reserve(4)), 4)
+            self.assertEqual(len(sender.reserve(100)), 5)
+            sender.commit(0)
+            self.assertEqual(sender.tell(), 3)
+            for wrong in (1, -1):
+                with self.assertRaises(ValueError):
+                    sender.commit(wrong)
+            sender.reserve(2)
+            with self.assertRaises(ValueError):
+                sender.commit(3)
+            with self.assertRaises(ValueError):
+                sender.write(b"x")
+            sender.commit(0)
+            for wrong in (0, -1):
+                with self.assertRaises(ValueError):
+                    sender.reserve(wrong)
+
+    def test_peek_and_consume(self):
+        with self.both(capacity=8) as (sender, receiver):
+            sender.write(b"abcdef")
+            view = receiver.peek(4)
+            self.assertEqual((bytes(view), view.readonly), (b"abcd", True))
+            self.assertEqual(bytes(receiver.peek(100)), b"abcdef")
+            with self.assertRaises(ValueError):
+                view[0]
+            view = receiver.peek(100)
+            receiver.consume(2)
+            with self.assertRaises(ValueError):
+                view[0]
+            self.assertEqual(receiver.tell(), 2)
+            for wrong in (1, -1):
+                with self.assertRaises(ValueError):
+                    receiver.consume(wrong)
+            sender.write(b"ghij")
+            self.assertEqual(bytes(receiver.peek(100)), b"cdefgh")
+            receiver.consume(6)
+            self.assertEqual(bytes(receiver.peek(100)), b"ij")
+            view = receiver.peek(1)
+            self.assertEqual(receiver.read(1), b"i")
+            with self.assertRaises(ValueError):
+                view[0]
+
+    def test_views_are_released_by_close(self):
+        with self.both(capacity=8) as (sender, receiver):
+            free = sender.reserve(2)
+            sender.commit(2)
+            free, unread = sender.reserve(2), receiver.peek(2)
+            sender.abort()
+            receiver.close()
+            for view in (free, unread):
+                with self.assertRaises(ValueError):
+                    view[0]
+
+    def test_what_is_built_on_a_view_keeps_it(self):
+        with self.both(capacity=8) as (sender, receiver):
+            view = sender.reserve(4)
+            built = pickle.PickleBuffer(view)
+            with self.assertRaises(BufferError):
+                sender.commit(4)
+            self.assertEqual(sender.tell(), 0)
+            built.release()
+            sender.commit(4)
+            built = pickle.PickleBuffer(receiver.peek(4))
+            with self.assertRaises(BufferError):
+                receiver.consume(1)
+            built.release()
+            receiver.consume(1)
+            self.assertEqual(receiver.tell(), 1)
+
+
+class RawFiles(ChannelTest):
+    def test_capabilities(self):
+        with self.both() as (sender, receiver):
+            self.assertEqual((sender.writable(), sender.readable(), sender.seekable()), (True, False, False))
+            self.assertEqual((receiver.writable(), receiver.readable(), receiver.seekable()), (False, True, False))
+            for end in (sender, receiver):
+                self.assertIsInstance(end, io.RawIOBase)
+                self.assertFalse(end.isatty())
+                with self.assertRaises(io.UnsupportedOperation):
+                    end.fileno()
+                self.assertIn(self.name, repr(end))
+
+    def test_after_close_every_call_raises_value_error(self):
+        with self.both() as (sender, receiver):
+            sender.finish()
+            for call in (lambda: sender.write(b"x"), lambda: sender.reserve(1), lambda: sender.commit(0)):
+                with self.assertRaises(ValueError):
+                    call()
+            sender.close()
+            receiver.close()
+            for end in (sender, receiver):
+                self.assertTrue(end.closed)
+                end.close()
+                self.assertIn("closed", repr(end))
+            for call in (
+                lambda: sender.write(b"x"),
+                lambda: sender.write(b""),
+                lambda: sender.writelines([b"x"]),
+                lambda: sender.reserve(1),
+                lambda: sender.commit(0),
+                sender.tell,
+                sender.finish,
+                sender.flush,
+                sender.writable,
+                sender.seekable,
+                sender.isatty,
+                sender.fileno,
+                sender.__enter__,
+                lambda: receiver.read(1),
+                receiver.read,
+                receiver.readall,
+                receiver.readline,
+                receiver.readlines,
+                lambda: next(receiver),
+                lambda: receiver.readinto(bytearray(1)),
+                lambda: receiver.peek(1),
+                lambda: receiver.consume(0),
+                receiver.tell,
+                receiver.readable,
+                receiver.seekable,
+                receiver.fileno,
+                receiver.__enter__,
+            ):
+                with self.assertRaises(ValueError):
+                    call()
+            sender.abort()
+
+    def test_lines(self):
+        text = b"one\n\ntwo, longer than the ring\nlast"
+        with self.both(capacity=5) as (sender, receiver):
+            writer = Background(lambda: (sender.write(text), sender.close()))
+            self.assertEqual(list(receiver), text.splitlines(keepends=True))
+            writer.result()
+        with self.both() as (sender, receiver):
+            sender.write(text)
+            self.assertEqual([receiver.readline(2), receiver.readline(2), receiver.readline(0)], [b"on", b"e\n", b""])
+
+    def test_buffered_and_text_wrappers(self):
+        lines = [f"line {number} ü\n" for number in range(3000)]
+        for wrap_sender, wrap_receiver in (
+            (io.BufferedWriter, io.BufferedReader),
+            (lambda raw: raw, lambda raw: raw),
+        ):
+            with self.both(capacity=1000) as (sender, receiver):
+
+                def produce():
+                    with io.TextIOWrapper(wrap_sender(sender), "utf-8", newline="\n") as out:
+                        out.writelines(lines)
+
+                writer = Background(produce)
+                with io.TextIOWrapper(wrap_receiver(receiver), "utf-8", newline="\n") as text:
+                    self.assertEqual(list(text), lines)
+                writer.result()
+
+    def test_copyfileobj(self):
+        sent = noise(300_000)
+        with self.both(capacity=5000) as (sender, receiver):
+            writer = Background(lambda: (shutil.copyfileobj(io.BytesIO(sent), sender), sender.close()))
+            got = io.BytesIO()
+            shutil.copyfileobj(receiver, got)
+            writer.result()
+            self.assertEqual(got.getvalue(), sent)
+
+    def test_pickle(self):
+        things = [{"a": [1, 2.5, "ü"]}, noise(200_000), list(range(5000)), None]
+        with self.both(capacity=4096) as (sender, receiver):
+
+            def produce():
+                for thing in things:
+                    pickle.dump(thing, sender)
+                sender.close()
+
+            writer = Background(produce)
+            reader = io.BufferedReader(receiver)
+            for thing in things:
+                self.assertEqual(pickle.load(reader), thing)
+            self.assertEqual(reader.read(), b"")
+            writer.result()
+        with self.both() as (sender, receiver):
+            pickle.dump({"small": 1}, sender)
+            pickle.dump([2], sender)
+            self.assertEqual(pickle.load(receiver), {"small": 1})
+            self.assertEqual(pickle.load(receiver), [2])
+
+
+class Arguments(ChannelTest):
+    def test_wrong_arguments(self):
+        for capacity in (0, -1, 2**62 + 1):
+            with self.assertRaises(mmapipc.InvalidCapacity):
+                mmapipc.Sender(self.name, capacity=capacity)
+        for wrong in (1.5, "4MiB"):
+            with self.assertRaises(TypeError):
+                mmapipc.Sender(self.name, capacity=wrong)
+        for timeout in (-1, float("nan")):
+            with self.assertRaises(ValueError):
+                mmapipc.Receiver(self.name, timeout=timeout)
+        with self.assertRaises(TypeError):
+            mmapipc.Receiver(b"bytes", timeout=0)
+
+    def test_more_memory_than_there_is(self):
+        with self.assertRaises(mmapipc.MemoryRefused) as caught:
+            mmapipc.Sender(self.name, capacity=2**50)
+        self.assertIsInstance(caught.exception, OSError)
+        self.assertTrue(str(caught.exception).startswith(f"{self.name}: "))
+
+    def test_errors_are_what_people_already_catch(self):
+        for ours, known in (
+            (mmapipc.ChannelTimeout, TimeoutError),
+            (mmapipc.RoleTaken, FileExistsError),
+            (mmapipc.ReceiverGone, BrokenPipeError),
+            (mmapipc.StreamAborted, ConnectionAbortedError),
+            (mmapipc.SenderDied, ConnectionResetError),
+            (mmapipc.LayoutError, ValueError),
+            (mmapipc.UnsafeMemory, PermissionError),
+            (mmapipc.MemoryRefused, OSError),
+        ):
+            self.assertTrue(issubclass(ours, known))
+            self.assertTrue(issubclass(ours, mmapipc.ChannelError))
+            copy = pickle.loads(pickle.dumps(ours("name: what")))
+            self.assertEqual((type(copy), str(copy)), (ours, "name: what"))
+
+
+class Timeouts(ChannelTest):
+    """Every wait is bounded, and says what it waited for."""
+
+    def check(self, call, *words):
+        with self.assertRaises(mmapipc.ChannelTimeout) as caught:
+            call()
+        for word in (self.name, *words):
+            self.assertIn(word, str(caught.exception))
+
+    def test_no_sender(self):
+        self.check(lambda: mmapipc.Receiver(self.name, timeout=0.05), "no sender")
+        self.check(lambda: mmapipc.Receiver(self.name, timeout=0), "no sender")
+
+    def test_no_receiver(self):
+        sender = mmapipc.Sender(self.name, capacity=4, timeout=0.05)
+        self.check(lambda: sender.write(b"abcdefgh"), "no receiver", "4 bytes")
+        self.assertEqual(sender.tell(), 4)
+        self.check(lambda: sender.reserve(1), "no receiver")
+        self.check(sender.close, "4 bytes were not delivered")
+        self.assertTrue(sender.closed)
+
+    def test_a_receiver_that_takes_nothing(self):
+        with self.both(capacity=4, timeout=0.05) as (sender, receiver):
+            sender.write(b"abcd")
+            self.check(lambda: sender.write(b"e"), "took nothing")
+            receiver.read(1)
+            self.check(sender.close, "3 bytes were not delivered")
+            self.assertEqual(receiver.read(), b"bcd")
+
+    def test_nobody_came_for_an_empty_stream(self):
+        self.check(mmapipc.Sender(self.name, timeout=0.05).close, "no receiver", "0 bytes")
+
+    def test_a_sender_that_sends_nothing(self):
+        with self.both(timeout=0.05) as (_, receiver):
+            for call in (
+                lambda: receiver.read(1),
+                receiver.read,
+                receiver.readline,
+                lambda: receiver.readinto(bytearray(1)),
+                lambda: receiver.peek(1),
+            ):
+                self.check(call, "sent nothing")
+
+    def test_a_receiver_of_an_older_stream_that_stays(self):
+        first = mmapipc.Sender(self.name, timeout=5)
+        with mmapipc.Receiver(self.name, timeout=5) as receiver:
+            first.write(b"old")
+            first.abort()
+            self.check(lambda: mmapipc.Sender(self.name, timeout=0.05), "still attached")
+            waiting = Background(lambda: mmapipc.Sender(self.name, timeout=DEADLINE))
+            self.assertEqual(receiver.read(9), b"old")
+            with self.assertRaises(mmapipc.StreamAborted):
+                receiver.read(9)
+        second = waiting.result()
+        with mmapipc.Receiver(self.name, timeout=5) as receiver:
+            second.write(b"new")
+            self.assertEqual(receiver.read(9), b"new")
+            second.close()
+
+
+class Ends(ChannelTest):
+    """The guarantees of the two tables in `mmapipc.channel`, within one process."""
+
+    def test_close_waits_for_the_last_byte(self):
+        with self.both() as (sender, receiver):
+            sender.write(b"abc")
+            closing = Background(sender.close)
+            self.assertEqual(receiver.read(2), b"ab")
+            self.assertTrue(closing.is_alive())
+            self.assertEqual(receiver.read(2), b"c")
+            closing.result()
+            self.assertEqual(receiver.read(1), b"")
+
+    def test_an_empty_stream_is_a_stream(self):
+        sender = mmapipc.Sender(self.name, timeout=DEADLINE)
+        closing = Background(sender.close)
+        with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
+            self.assertEqual(receiver.read(), b"")
+        closing.result()
+
+    def test_abort_by_exception(self):
+        class Trouble(Exception):
+            pass
+
+        with self.both() as (sender, receiver):
+            with self.assertRaises(Trouble), sender:
+                sender.write(b"published")
+                raise Trouble
+            self.assertTrue(sender.closed)
+            self.assertEqual(receiver.read(100), b"published")
+            for _ in range(2):
+                with self.assertRaises(mmapipc.StreamAborted) as caught:
+                    receiver.read(100)
+            self.assertIn("9 bytes", str(caught.exception))
+
+    def test_reading_all_of_a_broken_stream_is_an_error(self):
+        with self.both() as (sender, receiver):
+            sender.write(b"published")
+            sender.abort()
+            with self.assertRaises(mmapipc.StreamAborted):
+                receiver.read()
+
+    def test_a_broken_last_line_comes_before_the_error(self):
+        with self.both() as (sender, receiver):
+            sender.write(b"one\ntw")
+            sender.abort()
+            self.assertEqual([receiver.readline(), receiver.readline()], [b"one\n", b"tw"])
+            with self.assertRaises(mmapipc.StreamAborted):
+                receiver.readline()
+
+    def test_a_finished_stream_stays_finished(self):
+        with self.both() as (sender, receiver):
+            with self.assertRaises(KeyError), sender:
+                sender.write(b"all")
+                sender.finish()
+                raise KeyError
+            self.assertEqual(receiver.read(), b"all")
+
+    def test_collected_without_close(self):
+        for wrap in (lambda raw: raw, io.BufferedWriter, lambda raw: io.TextIOWrapper(io.BufferedWriter(raw))):
+            with self.subTest(wrap=wrap):
+                sender = mmapipc.Sender(self.name, timeout=5)
+                with mmapipc.Receiver(self.name, timeout=5) as receiver:
+                    sender.write(b"published")
+                    wrapped = wrap(sender)
+                    # In development mode the wrapper's own flush complains as well.
+                    with warnings.catch_warnings(record=True) as caught, unraisable_ignored():
+                        warnings.simplefilter("always")
+                        del sender, wrapped
+                        gc.collect()
+                    self.assertEqual([w.category for w in caught], [ResourceWarning])
+                    self.assertEqual(receiver.read(100), b"published")
+                    with self.assertRaises(mmapipc.StreamAborted):
+                        receiver.read(1)
+
+    def test_early_close_by_the_receiver(self):
+        with self.both(capacity=4) as (sender, receiver):
+            sender.write(b"abcd")
+            receiver.read(1)
+            receiver.close()
+            with self.assertRaises(mmapipc.ReceiverGone) as caught:
+                sender.write(b"e")
+            self.assertIn("3 bytes were not delivered", str(caught.exception))
+            with self.assertRaises(BrokenPipeError):
+                sender.close()
+
+    def test_a_receiver_that_took_everything_may_leave_before_the_end(self):
+        with self.both() as (sender, receiver):
+            sender.write(b"abcd")
+            receiver.read(4)
+            receiver.close()
+            sender.close()
+
+    def test_refusal_names_the_holder(self):
+        with self.both() as (sender, receiver):
+            for kind in (mmapipc.Sender, mmapipc.Receiver):
+                with self.assertRaises(FileExistsError) as caught:
+                    kind(self.name, timeout=5)
+                self.assertIn(f"pid {os.getpid()}", str(caught.exception))
+        with self.assertRaises(mmapipc.ChannelTimeout):
+            mmapipc.Receiver(self.name, timeout=0)
+
+
+@unittest.skipIf(WINDOWS, "POSIX only: files in a directory")
+class Files(ChannelTest):
+    def test_a_foreign_object_in_its_place_is_refused(self):
+        place = platform.location(self.name)
+        elsewhere = self.file(b"x")
+        for make, word in (
+            (lambda: os.mkdir(place), "regular"),
+            (lambda: os.mkfifo(place, 0o600), "regular"),
+            (lambda: os.symlink(elsewhere, place), "regular"),
+            (lambda: os.close(os.open(place, os.O_CREAT, 0o644)), "other users"),
+        ):
+            make()
+            for kind in (mmapipc.Sender, mmapipc.Receiver):
+                with self.subTest(word=word, kind=kind):
+                    with self.assertRaises(mmapipc.UnsafeMemory) as caught:
+                        kind(self.name, timeout=5)
+                    self.assertIn(word, str(caught.exception))
+            os.rmdir(place) if os.path.isdir(place) else os.unlink(place)
+
+    def test_memory_is_private(self):
+        with self.both():
+            for file in os.scandir(self.memory):
+                self.assertEqual(file.stat().st_mode & 0o777, 0o600)
+
+    def test_a_file_that_is_no_channel_is_left_alone(self):
+        place = platform.location(self.name)
+        with open(os.open(place, os.O_CREAT | os.O_WRONLY, 0o600), "wb") as file:
+            file.write(noise(10_000))
+        for kind in (mmapipc.Sender, mmapipc.Receiver):
+            with self.assertRaises(mmapipc.LayoutError):
+                kind(self.name, timeout=5)
+        with open(place, "rb") as file:
+            self.assertEqual(file.read(), noise(10_000))
+        os.unlink(place)
+
+    def test_a_missing_directory(self):
+        os.environ["MMAPIPC_DIR"] = str(self.memory / "missing")
+        for kind in (mmapipc.Sender, mmapipc.Receiver):
+            with self.assertRaises(mmapipc.MemoryRefused) as caught:
+                kind(self.name, timeout=5)
+            self.assertEqual(caught.exception.errno, errno.ENOENT)
+        os.environ["MMAPIPC_DIR"] = str(self.memory)

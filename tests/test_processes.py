@@ -1,0 +1,208 @@
+"""Two processes: deaths, refusals, and that nothing is left."""
+
+import os
+import signal
+import unittest
+
+import mmapipc
+from mmapipc import platform
+
+from .helpers import DEADLINE, WINDOWS, ChannelTest, noise
+
+HOLD = "say('there'); sys.stdin.read()\n"
+
+
+class Claims(ChannelTest):
+    def test_exactly_one_of_twenty_wins_a_role(self):
+        for kind in ("Sender", "Receiver"):
+            with self.subTest(kind=kind):
+                # All of them are up before any of them tries.
+                code = f"""
+say('ready'); sys.stdin.readline()
+try:
+    end = mmapipc.{kind}(name, timeout=60)
+    say('won'); sys.stdin.readline(); os._exit(0)
+except FileExistsError as error:
+    say(error)
+except TimeoutError as error:
+    say('timed out')
+"""
+                many = [self.python(code, stdin=-1) for _ in range(20)]
+                for child in many:
+                    self.assertEqual(child.line(), "ready")
+                for child in many:
+                    child.feed(b"\n")
+                if kind == "Receiver":
+                    # The winner is waiting; a stream lets it say so.
+                    sender = mmapipc.Sender(self.name, timeout=DEADLINE)
+                answers = [child.line() for child in many]
+                self.assertEqual(answers.count("won"), 1, answers)
+                winner = many[answers.index("won")]
+                for child, answer in zip(many, answers):
+                    if child is not winner:
+                        self.assertIn(f"(pid {winner.pid})", answer)
+                winner.feed(b"\n")
+                winner.end()
+                if kind == "Receiver":
+                    sender.abort()
+        # Two roles ended without a word; the next ends tidy up after them.
+        self.exchange()
+
+    def exchange(self):
+        """The name works as if nothing had been."""
+        with mmapipc.Sender(self.name, timeout=DEADLINE) as sender:
+            with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
+                sender.write(b"again")
+                self.assertEqual(receiver.read(9), b"again")
+
+    def test_a_waiting_receiver_holds_the_role(self):
+        waiting = self.python("""
+from mmapipc import platform
+claim = platform.claim
+def told(name, role):
+    claimed = claim(name, role)
+    say('claimed')
+    return claimed
+platform.claim = told
+mmapipc.Receiver(name)
+""")
+        self.assertEqual(waiting.line(), "claimed")
+        with self.assertRaises(mmapipc.RoleTaken) as caught:
+            mmapipc.Receiver(self.name, timeout=DEADLINE)
+        self.assertIn(f"pid {waiting.pid}", str(caught.exception))
+        waiting.kill()
+        self.exchange()
+
+    def test_a_child_process_does_not_inherit_a_claim(self):
+        with self.both() as (sender, receiver):
+            child = self.python(HOLD, stdin=-1)
+            self.assertEqual(child.line(), "there")
+            sender.finish()
+        self.exchange()
+        child.feed(b"\n")
+
+
+class Deaths(ChannelTest):
+    def test_sender_killed_mid_stream(self):
+        sent = noise(100_000)
+        child = self.python(f"s = mmapipc.Sender(name, capacity=1000); s.write(open({self.file(sent)!r}, 'rb').read()); say('no')\n")
+        with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
+            got = receiver.read(300) + receiver.read(300)
+            child.kill()
+            with self.assertRaises(mmapipc.SenderDied) as caught:
+                while True:
+                    got += receiver.read(300)
+            self.assertIsInstance(caught.exception, ConnectionResetError)
+            self.assertEqual(got, sent[: len(got)])
+            self.assertGreaterEqual(len(got), 600)
+
+    def test_every_byte_that_a_killed_sender_published_arrives(self):
+        child = self.python("s = mmapipc.Sender(name); s.write(b'x' * 5000); say(s.tell()); sys.stdin.read()\n", stdin=-1)
+        with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
+            self.assertEqual(child.line(), "5000")
+            child.kill()
+            got = b""
+            with self.assertRaises(mmapipc.SenderDied):
+                while True:
+                    got += receiver.read(999)
+            self.assertEqual(got, b"x" * 5000)
+
+    def test_receiver_killed_mid_stream(self):
+        child = self.python("r = mmapipc.Receiver(name); r.read(10); say('took'); sys.stdin.read()\n", stdin=-1)
+        with self.assertRaises(BrokenPipeError) as caught:
+            with mmapipc.Sender(self.name, capacity=100, timeout=DEADLINE) as sender:
+                sender.write(bytes(100))
+                self.assertEqual(child.line(), "took")
+                child.kill()
+                sender.write(bytes(100))
+        self.assertIn("bytes were not delivered", str(caught.exception))
+
+    def test_receiver_killed_while_the_sender_closes(self):
+        child = self.python("r = mmapipc.Receiver(name); r.read(10); say('took'); sys.stdin.read()\n", stdin=-1)
+        sender = mmapipc.Sender(self.name, capacity=100, timeout=DEADLINE)
+        sender.write(bytes(100))
+        self.assertEqual(child.line(), "took")
+        child.kill()
+        with self.assertRaises(mmapipc.ReceiverGone) as caught:
+            sender.close()
+        self.assertIn("90 bytes were not delivered", str(caught.exception))
+
+    def test_what_two_killed_ends_left_is_taken_over(self):
+        sender = self.python("s = mmapipc.Sender(name); s.write(b'old'); say('up'); sys.stdin.read()\n", stdin=-1)
+        receiver = self.python("r = mmapipc.Receiver(name); say('up'); sys.stdin.read()\n", stdin=-1)
+        self.assertEqual((sender.line(), receiver.line()), ("up", "up"))
+        sender.kill()
+        receiver.kill()
+        with self.assertRaises(mmapipc.ChannelTimeout):
+            mmapipc.Receiver(self.name, timeout=0.1)
+        with mmapipc.Sender(self.name, timeout=DEADLINE) as s, mmapipc.Receiver(self.name, timeout=DEADLINE) as r:
+            s.write(b"new")
+            self.assertEqual(r.read(9), b"new")
+
+    def test_a_waiting_receiver_is_not_fooled_by_what_a_killed_sender_left(self):
+        sender = self.python("s = mmapipc.Sender(name); s.write(b'old'); say('up'); sys.stdin.read()\n", stdin=-1)
+        self.assertEqual(sender.line(), "up")
+        sender.kill()
+        receiver = self.receive("--timeout", "60")
+        with mmapipc.Sender(self.name, timeout=DEADLINE) as s:
+            s.write(b"new")
+        self.assertEqual(receiver.end(), (0, b"new", ""))
+
+    def test_a_process_that_exits_without_close_did_not_finish(self):
+        child = self.python("s = mmapipc.Sender(name); s.write(b'part'); say('up'); sys.stdin.readline()\n", stdin=-1)
+        with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
+            self.assertEqual(child.line(), "up")
+            child.feed(b"\n")
+            self.assertEqual(child.end()[0], 0)
+            self.assertEqual(receiver.read(9), b"part")
+            with self.assertRaises(mmapipc.StreamAborted):
+                receiver.read(9)
+
+
+@unittest.skipIf(WINDOWS, "POSIX only: fork")
+class Forks(ChannelTest):
+    def test_a_forked_child_owns_neither_end(self):
+        code = """
+import signal
+s = mmapipc.Sender(name, timeout=60)
+s.write(b'from the parent')
+pid = os.fork()
+if not pid:
+    try:
+        s.write(b'from the child')
+    except ValueError:
+        say(f'refused {os.getpid()}')
+    s.close(); del s
+    signal.pause()
+say('forked'); sys.stdin.read()
+"""
+        parent = self.python(code, stdin=-1)
+        with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
+            answers = sorted((parent.line(), parent.line()))
+            self.assertEqual(answers[0], "forked")
+            child = int(answers[1].split()[1])
+            try:
+                self.assertEqual(receiver.read(99), b"from the parent")
+                parent.kill()
+                with self.assertRaises(mmapipc.SenderDied):
+                    receiver.read(99)
+                receiver.close()
+                # The child still runs, and does not stand in the way.
+                with mmapipc.Sender(self.name, timeout=DEADLINE):
+                    mmapipc.Receiver(self.name, timeout=DEADLINE).close()
+            finally:
+                os.kill(child, signal.SIGKILL)
+
+
+@unittest.skipIf(WINDOWS, "POSIX only: the directory")
+class DefaultDirectory(ChannelTest):
+    @unittest.skipUnless(os.path.isdir("/dev/shm"), "Linux only: /dev/shm")
+    def test_dev_shm(self):
+        del os.environ["MMAPIPC_DIR"]
+        try:
+            with self.both() as (sender, _):
+                self.assertTrue(platform.location(self.name).startswith("/dev/shm/"))
+                self.assertTrue(os.path.exists(platform.location(self.name)))
+            self.assertFalse([entry for entry in os.listdir("/dev/shm") if self.name in entry])
+        finally:
+            os.environ["MMAPIPC_DIR"] = str(self.memory)
