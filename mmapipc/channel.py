@@ -13,7 +13,13 @@ How each end can end, and what the other end then meets:
     the receiver ...                     the sender gets
     -----------------------------------  --------------------------------------------
     took every byte                      nothing: its `close()` returns
-    closes before that, or is killed     `ReceiverGone` (a BrokenPipeError)
+    closes before that, or is killed     `ReceiverGone` (a BrokenPipeError); with
+                                         `persist`, nothing: the next receiver goes
+                                         on at the first byte not acknowledged
+
+A byte is acknowledged when `read`, `readinto` or `readline` returns it, or when
+`consume` says so: a program that must lose nothing, not even when it is killed,
+uses `peek`, brings the bytes to safety, and then calls `consume`.
 
 Thread-safety: an end is for one thread at a time, as other raw files are; wrap
 it in `io.BufferedReader` or `io.BufferedWriter`, which lock.  The two ends may
@@ -34,7 +40,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import layout, platform, ring, waiting
 from .errors import (
@@ -49,19 +55,22 @@ from .errors import (
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
+_Half = TypeVar("_Half", bound=ring.Half)
+
 DEFAULT_CAPACITY = 1 << 20  # bytes
 
 _LINE_PIECE = 8192  # bytes looked through at a time for the end of a line
 
 
 class _End(io.RawIOBase):
-    """What both ends share: the name, the claim, the memory, the view handed out."""
+    """What both ends share: the name, the claim, the memory, the way to wait."""
 
+    _end: ring.Half
     _role: str
-    _mapping: mmap.mmap | None = None  # set once the end is open
-    _claim: platform.Claim | None = None
+    _peer: str  # the other end's role
+    _mapping: mmap.mmap | None = None  # set while the end is open
     _memory: platform.Memory | None = None
-    _view: memoryview | None = None
+    _claim: platform.Claim | None = None
 
     def __init__(self, name: str, timeout: float | None) -> None:
         super().__init__()
@@ -71,6 +80,7 @@ class _End(io.RawIOBase):
             raise ValueError(f"{name}: timeout is a number of seconds from 0 on, or None; not {timeout}")
         self._name = name
         self._timeout = timeout
+        self._closed_message = f"{name}: I/O operation on closed channel"
 
     @property
     def name(self) -> str:
@@ -84,40 +94,63 @@ class _End(io.RawIOBase):
         return len(self._data)
 
     def __repr__(self) -> str:
-        state = "closed" if self.closed else f"at {self._end.sequence}"
+        state = f"at {self._end.sequence}" if self._mapping is not None else "closed"
         return f"<mmapipc.{type(self).__name__} {self._name!r} {state}>"
 
     def _map(self, memory: platform.Memory, capacity: int) -> None:
-        """Map header and ring; from here on the end is open."""
+        """Map header and ring."""
         self._memory = memory
-        self._mapping = memory.map(layout.HEADER_SIZE + capacity)
-        with memoryview(self._mapping) as whole:
+        mapping = memory.map(layout.HEADER_SIZE + capacity)
+        with memoryview(mapping) as whole:
             self._words = whole[: layout.HEADER_SIZE].cast("Q")
             self._data = whole[layout.HEADER_SIZE :]
+        self._mapping = mapping
+
+    def _connect(self, half: Callable[..., _Half], **options: Any) -> _Half:
+        """Make this end's half of the ring, which calls back and must not keep this end alive."""
+        wait, answer = weakref.WeakMethod(self._wait), weakref.WeakMethod(self._answer)
+        platform.join_fences()
+        return half(
+            self._words,
+            self._data,
+            self._name,
+            barrier=ring.Barrier(),
+            ordered=platform.ORDERED,
+            wait=lambda: wait()(),  # type: ignore[misc]
+            answer=lambda: answer()(),  # type: ignore[misc]
+            **options,
+        )
+
+    def _open(self, end: ring.Half) -> None:
+        """From here on there is something to be undone in a forked child."""
+        mapping = self._mapping
+        assert mapping is not None
+        self._waiter = waiting.Waiter(end, lambda word: platform.futex(mapping, word * 8))
         _open_ends.add(self)
 
     def _unmap(self) -> None:
         """Let go of memory and views."""
         _open_ends.discard(self)
-        if self._mapping is None:
+        mapping, self._mapping = self._mapping, None
+        if mapping is None:
             return
-        self._let_go_of_view()
+        if hasattr(self, "_end"):
+            self._end.shut(self._closed_message)
         self._words.release()
         self._data.release()
         # A slice that the user made of a view keeps the memory until it is collected.
         with contextlib.suppress(BufferError):
-            self._mapping.close()
-        self._mapping = None
+            mapping.close()
 
     def _leave(self) -> None:
-        """Give everything back.  What the ends are told was stored before."""
+        """Give everything back.  What the peer is to know was stored before."""
         self._unmap()
         memory, self._memory = self._memory, None
+        claim, self._claim = self._claim, None
         if memory is not None:
             memory.close()
-        if self._claim is not None:
-            self._claim.release()
-            self._claim = None
+        if claim is not None:
+            claim.release()
         if memory is not None:
             # Tidying up must not hide the outcome of the stream.
             with contextlib.suppress(ChannelError):
@@ -131,47 +164,39 @@ class _End(io.RawIOBase):
         super().close()
 
     def _check_open(self) -> None:
-        if self._mapping is None or self.closed:
-            raise ValueError(f"{self._name}: I/O operation on closed channel")
+        if self._mapping is None:
+            raise ValueError(self._closed_message)
 
-    def _hand_out(self, view: memoryview) -> memoryview:
-        self._view = view
-        return view
-
-    def _let_go_of_view(self) -> None:
-        """Release the view handed out, if something built on it does not hold it."""
-        if self._view is not None:
-            with contextlib.suppress(BufferError):
-                self._view.release()
-            self._view = None
-
-    def _take_back(self, count: int, verb: str) -> None:
-        """Release the view handed out, of which `count` bytes are to be moved."""
-        self._check_open()
-        size = 0 if self._view is None else len(self._view)
-        if not 0 <= count <= size:
-            raise ValueError(f"{self._name}: cannot {verb} {count} bytes, the view has {size}")
-        if self._view is not None:
-            self._view.release()  # BufferError, and nothing has happened, while something is built on it
-            self._view = None
-
-    def _stands(self, role: str) -> Callable[[], bool]:
+    def _verdict(self, probe: bool) -> ring.Verdict:
+        """The ring's verdict; `probe` asks the system whether the peer lives."""
         memory = self._memory
         assert memory is not None
-        return lambda: memory.stands(role)
+        return self._end.verdict((lambda: memory.stands(self._peer)) if probe else None)
+
+    def _verdict_at_last(self, probe: bool) -> ring.Verdict | None:
+        """The ring's verdict, or None while there is only to wait."""
+        verdict = self._verdict(probe)
+        return None if verdict is ring.Verdict.WAIT else verdict
+
+    def _wait(self) -> bool:
+        """Wait for the peer; return whether there is something to move.  Raises at a broken end."""
+        raise NotImplementedError
+
+    def _answer(self) -> None:
+        """Do what the peer's calls ask for."""
+        raise NotImplementedError
+
+    def _collected(self) -> None:
+        """What is to happen to an end that nobody closed."""
+        raise NotImplementedError
 
     def seekable(self) -> bool:
         """False: a channel is a stream."""
         self._check_open()
         return False
 
-    def _collected(self) -> None:
-        """What is to happen to an end that nobody closed."""
-        raise NotImplementedError
-
     def __del__(self) -> None:
-        if self._mapping is not None:
-            self._dealloc_warn(self)
+        self._dealloc_warn(self)
 
     def _dealloc_warn(self, source: object) -> None:
         # The buffered classes call this too, when they are collected without
@@ -191,6 +216,9 @@ class Sender(_End):
     until it has left.  `capacity` is the size of the ring in bytes.  `timeout`
     bounds every wait, in seconds; None waits as long as it takes, as a FIFO does.
 
+    With `persist`, the stream outlives its receivers: when one leaves early or
+    dies, the next goes on at the first byte that is not acknowledged.
+
     A stream that is finished ends cleanly at the receiver.  One that is given
     up (`abort()`, a `with` block left by an exception, a Sender collected
     without `close()`, a killed process) gives the receiver every published
@@ -202,32 +230,39 @@ class Sender(_End):
     sender's pid), ChannelTimeout, MemoryRefused, UnsafeMemory, LayoutError.
     """
 
-    _role = platform.SENDER
     _end: ring.Producer
+    _role = platform.SENDER
+    _peer = platform.RECEIVER
+    _told_of = 0  # which receiver's loss was told
 
-    def __init__(self, name: str, capacity: int = DEFAULT_CAPACITY, timeout: float | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        capacity: int = DEFAULT_CAPACITY,
+        timeout: float | None = None,
+        *,
+        persist: bool = False,
+    ) -> None:
         super().__init__(name, timeout)
         capacity = operator.index(capacity)
         if not 1 <= capacity <= layout.LARGEST_CAPACITY:
             raise InvalidCapacity(f"{name}: a ring has at least 1 byte and at most 2**62, not {capacity}")
-        self._finished = False
-        self._claim = platform.claim(name, platform.SENDER)
+        self._claim = platform.claim(name, self._role)
         try:
             if not waiting.until(self._take_over, timeout):
                 raise ChannelTimeout(
-                    f"{name}: a receiver is still attached to an earlier stream after {timeout:g} s; end it or wait longer"
+                    f"{name}: a receiver is still attached to an earlier stream after {timeout:g} s; "
+                    "end it or wait longer"
                 )
             self._map(platform.create(name, layout.HEADER_SIZE + capacity), capacity)
-            barrier = ring.Barrier()
-            self._end = ring.Producer(
-                self._words, self._data, name, barrier=barrier, ordered=platform.ORDERED
-            )
-            layout.initialise(self._words, capacity, secrets.randbits(64), os.getpid())
-            barrier()
-            layout.complete(self._words)
+            self._end = self._connect(ring.Producer, persistent=persist)
+            self._end.create(secrets.randbits(64), os.getpid())
+            self._open(self._end)
         except BaseException:
             self._leave()
             raise
+        # One call less on the hot path; the method below has the description.
+        self.write = self._end.write  # type: ignore[method-assign]
 
     def _take_over(self, probe: bool) -> bool | None:
         """End and remove what an earlier sender left; None while a receiver is attached to it."""
@@ -239,7 +274,7 @@ class Sender(_End):
                 attached = (
                     words is not None
                     and ring.Producer.settle(words, self._name)
-                    and memory.stands(platform.RECEIVER)
+                    and memory.stands(self._peer)
                 )
         finally:
             memory.close()
@@ -252,54 +287,57 @@ class Sender(_End):
         self._check_open()
         return True
 
-    def _check_writable(self) -> None:
-        self._check_open()
-        if self._finished:
-            raise ValueError(f"{self._name}: the stream is finished")
+    def _verdict(self, probe: bool) -> ring.Verdict:
+        verdict = super()._verdict(probe)
+        if self._end.deserted is not None and self._end.receivers != self._told_of:
+            self._told_of = self._end.receivers
+            self._receiver_lost(self._end.deserted is ring.Verdict.DIED)
+        return verdict
 
-    def _wait_for_room(self) -> None:
-        """Return when bytes can be written; raise ReceiverGone or ChannelTimeout."""
-        stands = self._stands(platform.RECEIVER)
+    def _receiver_lost(self, died: bool) -> None:
+        """Called once for each receiver that a persistent stream loses."""
 
-        def poll(probe: bool) -> ring.Verdict | None:
-            verdict = self._end.verdict(stands if probe else None)
-            return None if verdict is ring.Verdict.WAIT else verdict
+    def _wait(self) -> bool:
+        self._raise_unless_fine(self._waiter.until(self._verdict_at_last, self._timeout))
+        return True
 
-        self._raise_if_gone(waiting.until(poll, self._timeout))
+    def _answer(self) -> None:
+        calls = self._end.peer_calls
+        if calls == layout.PARKED:
+            woken = self._waiter.wake()
+            if woken or not self._waiter.probe_is_due():
+                return
+        # It left, or is not where it said that it sleeps.
+        self._raise_if_left()
 
-    def _raise_if_gone(self, verdict: ring.Verdict | None) -> None:
-        if verdict in (ring.Verdict.READY, ring.Verdict.END):
+    def _raise_if_left(self) -> None:
+        """Raise when the receiver is gone and bytes are lost with it."""
+        verdict = self._verdict(True)
+        # Bytes published and taken in the meantime are delivered.
+        if self._end.in_flight:
+            self._raise_unless_fine(verdict)
+
+    def _raise_unless_fine(self, verdict: ring.Verdict | None) -> None:
+        if verdict in (ring.Verdict.READY, ring.Verdict.WAIT, ring.Verdict.END):
             return
         undelivered = f"{self._end.in_flight} bytes were not delivered"
         if verdict is None:
-            there = "the receiver took nothing" if self._end.seen else "no receiver came"
+            there = "the receiver took nothing" if self._end.receivers else "no receiver came"
             raise ChannelTimeout(f"{self._name}: {there} for {self._timeout:g} s; {undelivered}")
         if verdict is ring.Verdict.GAVE_UP:
             raise ReceiverGone(f"{self._name}: the receiver left early; {undelivered}")
         raise ReceiverGone(f"{self._name}: the receiver died; {undelivered}")
 
     def write(self, data: ReadableBuffer) -> int:
-        """Write all of `data`, any contiguous buffer; return its size in bytes.
+        """Write all of `data`, any buffer; return its size in bytes.
 
         Waits while the ring is full.  Raises ReceiverGone when the receiver
         left or died, ChannelTimeout when it took nothing for `timeout` seconds
         (`tell()` says how much was published), ValueError when the stream is
         closed or finished or a reserved view is not yet committed, LayoutError.
         """
-        self._check_writable()
-        if self._view is not None:
-            raise ValueError(f"{self._name}: commit() the reserved view first")
-        with memoryview(data) as given:
-            size = given.nbytes
-            if not size:
-                return 0
-            with given.cast("B") as source:
-                done = 0
-                while done < size:
-                    self._wait_for_room()
-                    with source[done:] as rest:
-                        done += self._end.put(rest)
-        return size
+        self._check_open()
+        return self._end.write(data)
 
     def reserve(self, n: int) -> memoryview:
         """A writable view of 1 to `n` contiguous free bytes of the ring; waits for at least 1.
@@ -307,22 +345,20 @@ class Sender(_End):
         Fill it, then `commit()`.  A second `reserve` before that replaces the
         first.  Raises as `write` does.
         """
-        self._check_writable()
+        self._check_open()
         _check_positive(n)
-        self._let_go_of_view()
-        self._wait_for_room()
-        return self._hand_out(self._end.claim(n))
+        if self._waiter.probe_is_due():
+            self._raise_if_left()
+        return self._end.reserve(n)
 
     def commit(self, k: int) -> None:
         """Publish the first `k` bytes of the reserved view, and release it.
 
         Raises ValueError when the view has fewer, BufferError while something
-        built on the view (an array, say) holds it.
+        built on the view (an array, say) holds it, ReceiverGone.
         """
-        self._check_writable()
-        self._take_back(k, "commit")
-        if k:
-            self._end.publish(k)
+        self._check_open()
+        self._end.commit(k)
 
     def tell(self) -> int:
         """Bytes published so far: the sequence counter."""
@@ -332,9 +368,9 @@ class Sender(_End):
     def finish(self) -> None:
         """Mark the end of the stream, without waiting.  Nothing can be written after it."""
         self._check_open()
-        self._let_go_of_view()
-        self._finished = True
+        self._end.shut(f"{self._name}: the stream is finished")
         self._end.finish()
+        self._waiter.wake()
 
     def abort(self) -> None:
         """Give the stream up, without waiting, and close this end.
@@ -344,6 +380,7 @@ class Sender(_End):
         """
         if self._mapping is not None:
             self._end.abort()
+            self._waiter.wake()
         self._leave()
 
     def close(self) -> None:
@@ -359,17 +396,16 @@ class Sender(_End):
             return
         try:
             self.finish()
-            stands = self._stands(platform.RECEIVER)
-
-            def poll(probe: bool) -> ring.Verdict | None:
-                verdict = self._end.verdict(stands if probe else None)
-                if not self._end.in_flight and self._end.seen:
-                    return ring.Verdict.END
-                return verdict if verdict in (ring.Verdict.GAVE_UP, ring.Verdict.DIED) else None
-
-            self._raise_if_gone(waiting.until(poll, self._timeout))
+            self._raise_unless_fine(self._waiter.until(self._delivered, self._timeout))
         finally:
             self._leave()
+
+    def _delivered(self, probe: bool) -> ring.Verdict | None:
+        """END once every byte is taken, None while that can still be."""
+        verdict = self._verdict(probe)
+        if not self._end.in_flight and self._end.receivers:
+            return ring.Verdict.END
+        return None if verdict in (ring.Verdict.READY, ring.Verdict.WAIT) else verdict
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -394,24 +430,29 @@ class Receiver(_End):
     A stream that its sender gave up raises StreamAborted, one whose sender was
     killed SenderDied, each after every byte that was published.
 
-    A receiver that closes before the end gives the sender a BrokenPipeError.
+    A receiver that closes before the end gives the sender a BrokenPipeError,
+    unless the sender made the stream with `persist`: then the next receiver
+    goes on where this one stopped, and `tell()` is not 0 at its start.
 
     Raises InvalidName, RoleTaken (the error names the other receiver's pid),
     ChannelTimeout, MemoryRefused, UnsafeMemory, LayoutError.
     """
 
-    _role = platform.RECEIVER
     _end: ring.Consumer
+    _role = platform.RECEIVER
+    _peer = platform.SENDER
 
     def __init__(self, name: str, timeout: float | None = None) -> None:
         super().__init__(name, timeout)
-        self._claim = platform.claim(name, platform.RECEIVER)
+        self._claim = platform.claim(name, self._role)
         try:
             if not waiting.until(self._attach, timeout):
                 raise ChannelTimeout(f"{name}: no sender came for {timeout:g} s; start one or wait longer")
         except BaseException:
             self._leave()
             raise
+        # One call less on the hot path; the method below has the description.
+        self.readinto = self._end.readinto  # type: ignore[method-assign]
 
     def _attach(self, probe: bool) -> bool | None:
         """Attach to the stream; None while there is none."""
@@ -420,18 +461,19 @@ class Receiver(_End):
             return None
         try:
             with _header(memory, self._name) as words:
-                if words is None or not ring.Consumer.attachable(
-                    words, self._name, lambda: memory.stands(platform.SENDER)
+                if words is None:
+                    return None
+                header = layout.validate(words, self._name)
+                if not ring.Consumer.attachable(
+                    words, self._name, header.persistent, lambda: memory.stands(self._peer)
                 ):
                     return None
-                capacity = layout.validate(words, self._name).capacity
-            if not memory.fits(layout.HEADER_SIZE + capacity):
-                raise layout.damaged(self._name, f"capacity {capacity} does not fit its size")
-            self._map(memory, capacity)
-            self._end = ring.Consumer(
-                self._words, self._data, self._name, barrier=ring.Barrier(), ordered=platform.ORDERED
-            )
+            if not memory.fits(layout.HEADER_SIZE + header.capacity):
+                raise layout.damaged(self._name, f"capacity {header.capacity} does not fit its size")
+            self._map(memory, header.capacity)
+            self._end = self._connect(ring.Consumer)
             self._end.attach(os.getpid())
+            self._open(self._end)
             return True
         finally:
             if self._memory is None:
@@ -442,15 +484,8 @@ class Receiver(_End):
         self._check_open()
         return True
 
-    def _wait_for_bytes(self) -> bool:
-        """Return whether there are bytes: False at a clean end.  Raise at any other."""
-        stands = self._stands(platform.SENDER)
-
-        def poll(probe: bool) -> ring.Verdict | None:
-            verdict = self._end.verdict(stands if probe else None)
-            return None if verdict is ring.Verdict.WAIT else verdict
-
-        verdict = waiting.until(poll, self._timeout)
+    def _wait(self) -> bool:
+        verdict = self._waiter.until(self._verdict_at_last, self._timeout)
         if verdict is ring.Verdict.READY:
             return True
         if verdict is ring.Verdict.END:
@@ -462,6 +497,9 @@ class Receiver(_End):
             raise StreamAborted(f"{self._name}: the sender gave up; {truncated}")
         raise SenderDied(f"{self._name}: the sender died; {truncated}")
 
+    def _answer(self) -> None:
+        self._waiter.wake()
+
     def readinto(self, buffer: WriteableBuffer) -> int:
         """Fill `buffer` with at least 1 byte; return how many, 0 at the end of a finished stream.
 
@@ -470,14 +508,7 @@ class Receiver(_End):
         StreamAborted, SenderDied, ChannelTimeout, LayoutError.
         """
         self._check_open()
-        self._let_go_of_view()
-        with memoryview(buffer) as given:
-            if given.readonly:
-                raise TypeError("readinto() needs a writable buffer")
-            if not given.nbytes or not self._wait_for_bytes():
-                return 0
-            with given.cast("B") as target:
-                return self._end.take(target)
+        return self._end.readinto(buffer)
 
     def read(self, n: int | None = -1) -> bytes:
         """At least 1 and at most `n` bytes, `b""` at the end of a finished stream; all of it without `n`.
@@ -487,17 +518,7 @@ class Receiver(_End):
         if n is None or n < 0:
             return self.readall()
         self._check_open()
-        self._let_go_of_view()
-        if not n or not self._wait_for_bytes():
-            return b""
-        return self._take_bytes(n)
-
-    def _take_bytes(self, n: int) -> bytes:
-        """Take up to `n` of the bytes that are there in one piece."""
-        with self._end.view(n) as view:
-            data = bytes(view)
-        self._end.acknowledge(len(data))
-        return data
+        return self._end.read(n) if n else b""
 
     def readall(self) -> bytes:
         """Everything up to the end of the stream.
@@ -506,11 +527,7 @@ class Receiver(_End):
         a broken end is not the whole.
         """
         self._check_open()
-        self._let_go_of_view()
-        everything = bytearray()
-        while self._wait_for_bytes():
-            everything += self._take_bytes(len(self._data))
-        return bytes(everything)
+        return b"".join(iter(lambda: self._end.read(ring.STEP), b""))
 
     def readline(self, size: int | None = -1) -> bytes:
         """Bytes up to and with the next newline, at most `size` of them; what is left at the end.
@@ -519,27 +536,25 @@ class Receiver(_End):
         returns that part, and the next call raises.
         """
         self._check_open()
-        self._let_go_of_view()
-        left = len(self._data) if size is None or size < 0 else size
+        bounded = size is not None and size >= 0
         line = bytearray()
-        while left > 0:
+        while not bounded or len(line) < size:  # type: ignore[operator]
+            most = _LINE_PIECE
+            if bounded:
+                most = min(most, size - len(line))  # type: ignore[operator]
             try:
-                if not self._wait_for_bytes():
-                    break
+                with self._end.view(most) as view:
+                    piece = bytes(view)
             except ChannelError:
                 if line:
                     break
                 raise
-            with self._end.view(min(left, _LINE_PIECE)) as view:
-                piece = bytes(view)
             end = piece.find(b"\n") + 1
             count = end or len(piece)
             line += piece[:count]
             self._end.acknowledge(count)
-            if end:
+            if end or not piece:
                 break
-            if size is not None and size >= 0:
-                left -= count
         return bytes(line)
 
     def peek(self, n: int) -> memoryview:
@@ -551,10 +566,7 @@ class Receiver(_End):
         """
         self._check_open()
         _check_positive(n)
-        self._let_go_of_view()
-        self._wait_for_bytes()
-        with self._end.view(n) as view:
-            return self._hand_out(view.toreadonly())
+        return self._end.peek(n)
 
     def consume(self, k: int) -> None:
         """Acknowledge the first `k` bytes of the view from `peek`, and release it.
@@ -562,9 +574,8 @@ class Receiver(_End):
         Raises ValueError when the view has fewer, BufferError while something
         built on the view (an array, say) holds it.
         """
-        self._take_back(k, "consume")
-        if k:
-            self._end.acknowledge(k)
+        self._check_open()
+        self._end.consume(k)
 
     def tell(self) -> int:
         """Bytes acknowledged so far: the sequence counter."""
@@ -577,6 +588,7 @@ class Receiver(_End):
             super().close()
             return
         self._end.close()
+        self._waiter.wake()
         self._leave()
 
     def _collected(self) -> None:

@@ -8,15 +8,18 @@ are on one machine), each on an 8-byte boundary.
          0  +----------------------------------------------------------+
             | magic "mmapipc" + version | header size                  |
         16  | capacity                  | stream id                    |
+        32  | flags: 1 = persistent     |                              |
             |   written once, by the sender; magic + version last      |
        128  +----------------------------------------------------------+
             | write_seq                    written by the sender only  |
        256  +----------------------------------------------------------+
             | read_seq                   written by the receiver only  |
        384  +----------------------------------------------------------+
-            | sender's state | its pid     written by the sender only  |
+            | sender's state | its pid | calls                         |
+            |                              written by the sender only  |
        512  +----------------------------------------------------------+
-            | receiver's state | its pid written by the receiver only  |
+            | receiver's state | its pid | calls | receivers so far    |
+            |                            written by the receiver only  |
             +- - - - - - - - - - - - - - - - - - - - - - - - - - - - - +
             | zero                                                     |
       4096  +----------------------------------------------------------+
@@ -31,6 +34,9 @@ have lines of 128.
 The two sequences count bytes since the start of the stream and never wrap (at
 100 GB/s a 64-bit counter lasts for five years).  Unread bytes are
 `write_seq - read_seq`, free ones are `capacity` less that.
+
+"Calls" is what an end wants of its peer, which looks there after every counter
+that it stores: 1 = parked, wake me; 2 = the receiver left.
 
 Fields are read and written through `memoryview.cast("Q")`.  CPython moves
 such an item with one 8-byte `memcpy`, which compilers turn into a single
@@ -61,12 +67,16 @@ MAGIC = 0 // 8
 HEADER_BYTES = 8 // 8
 CAPACITY = 16 // 8
 STREAM_ID = 24 // 8
+FLAGS = 32 // 8
 WRITE_SEQ = 128 // 8
 READ_SEQ = 256 // 8
 SENDER_STATE = 384 // 8
 SENDER_PID = 392 // 8
+SENDER_CALLS = 400 // 8
 RECEIVER_STATE = 512 // 8
 RECEIVER_PID = 520 // 8
+RECEIVER_CALLS = 528 // 8
+RECEIVERS = 536 // 8
 
 # A side's state.  Fresh memory is zero on every platform.
 ABSENT = 0
@@ -76,6 +86,11 @@ ABORTED = 3  # it gave up or died, the stream ends here unfinished
 CLOSED = 4  # receiver: it left
 _SENDER_STATES = (OPEN, FINISHED, ABORTED)
 _RECEIVER_STATES = (ABSENT, OPEN, ABORTED, CLOSED)
+
+PARKED = 1
+LEFT = 2
+
+_PERSISTENT = 1
 
 # Far beyond any stream, and far enough from 2**64 that no sum overflows a field.
 LARGEST_CAPACITY = 2**62
@@ -87,13 +102,15 @@ class Header(NamedTuple):
 
     capacity: int
     stream_id: int
+    persistent: bool  # the stream outlives its receivers
 
 
-def initialise(words: memoryview, capacity: int, stream_id: int, pid: int) -> None:
+def initialise(words: memoryview, header: Header, pid: int) -> None:
     """Write the header of a new stream into zeroed memory, all but the magic."""
     words[HEADER_BYTES] = HEADER_SIZE
-    words[CAPACITY] = capacity
-    words[STREAM_ID] = stream_id
+    words[CAPACITY] = header.capacity
+    words[STREAM_ID] = header.stream_id
+    words[FLAGS] = _PERSISTENT if header.persistent else 0
     words[SENDER_PID] = pid
     words[SENDER_STATE] = OPEN
 
@@ -125,9 +142,12 @@ def validate(words: memoryview, name: str) -> Header:
             f"{name}: the channel has layout version {magic[7]}, this mmapipc has {VERSION}; "
             "use the same mmapipc at both ends"
         )
-    header = Header(words[CAPACITY], words[STREAM_ID])
+    flags = words[FLAGS]
+    header = Header(words[CAPACITY], words[STREAM_ID], flags == _PERSISTENT)
     if words[HEADER_BYTES] != HEADER_SIZE or not 1 <= header.capacity <= LARGEST_CAPACITY:
         raise damaged(name, "impossible sizes")
+    if flags not in (0, _PERSISTENT):
+        raise damaged(name, f"flags {flags}")
     return header
 
 
@@ -145,6 +165,14 @@ def load_receiver_state(words: memoryview, name: str) -> int:
     if state not in _RECEIVER_STATES:
         raise damaged(name, f"receiver state {state}")
     return state
+
+
+def load_receivers(words: memoryview, name: str) -> int:
+    """Load how many receivers the stream has had; LayoutError when that cannot be."""
+    count: int = words[RECEIVERS]
+    if count > _LARGEST_SEQUENCE:
+        raise damaged(name, f"{count} receivers")
+    return count
 
 
 def load_sequences(words: memoryview, capacity: int, name: str) -> tuple[int, int]:

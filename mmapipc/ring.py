@@ -1,8 +1,8 @@
 """The ring and the state protocol around it, as pure memory.
 
 No operating system, clock or sleep here: a `Producer` and a `Consumer` look at
-two views of memory that they share, say what they see, and never wait.  That
-makes every interleaving of the two testable.
+two views of memory that they share and say what they see; for waiting they
+call what they were given.  That makes every interleaving of the two testable.
 
 The rules that both keep:
 
@@ -29,10 +29,12 @@ The rules that both keep:
 
     what the producer sees                     verdict
     -----------------------------------------  ---------
-    receiver CLOSED                            GAVE_UP
-    receiver ABORTED, or OPEN without a claim  DIED
+    receiver CLOSED                            GAVE_UP  (*)
+    receiver ABORTED, or OPEN without a claim  DIED     (*)
     otherwise, free bytes                      READY
     otherwise                                  WAIT
+
+    (*) A persistent stream waits for its next receiver instead.
 
 Memory order.  On x86-64 stores become visible in program order, and loads
 happen in program order, which is all that rule 2 needs.  Elsewhere (aarch64)
@@ -43,11 +45,26 @@ each is a separate call into `memoryview`.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from . import layout
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+# The most bytes copied before the peer hears of them, so that both ends copy
+# at the same time and a long piece does not wait for itself.
+STEP = 1 << 17
+
+# The hot paths' words, as globals of this module: one look-up less.
+_WRITE_SEQ = layout.WRITE_SEQ
+_READ_SEQ = layout.READ_SEQ
+_SENDER_CALLS = layout.SENDER_CALLS
+_RECEIVER_CALLS = layout.RECEIVER_CALLS
 
 Stands = Callable[[], bool]
 
@@ -60,6 +77,9 @@ class Verdict(enum.Enum):
     END = "the stream is finished and every byte is here"
     GAVE_UP = "the peer left on purpose"
     DIED = "the peer is gone without a word"
+
+
+_GONE = {layout.CLOSED: Verdict.GAVE_UP, layout.ABORTED: Verdict.DIED}
 
 
 class Barrier:
@@ -84,26 +104,144 @@ class Barrier:
             pass
 
 
-class Producer:
-    """The writing half of a ring.  One thread at a time.
+class Half:
+    """What both halves have in common: the memory, the barrier, the way to wait."""
 
-    `words` is the header as 64-bit words, `data` the ring as bytes; `barrier`
-    is a full memory barrier, and `ordered` says that the processor keeps
-    stores in order and loads in order, so that data and counter need none.
-    `name` is the channel's, for error messages.
-    """
+    _calls: int
+    _peer_calls: int
+    own_counter: int  # the words that the two ends sleep on
+    peer_counter: int
 
     def __init__(
-        self, words: memoryview, data: memoryview, name: str, *, barrier: Callable[[], None], ordered: bool
+        self,
+        words: memoryview,
+        data: memoryview,
+        name: str,
+        *,
+        barrier: Callable[[], None],
+        ordered: bool,
+        wait: Callable[[], bool],
+        answer: Callable[[], None],
     ) -> None:
         self._words = words
         self._data = data
         self._name = name
         self._barrier = barrier
-        self._order = _nothing if ordered else barrier
+        self._ordered = ordered
+        self._wait = wait
+        self._answer = answer
         self._capacity = len(data)
+        self._shut: str | None = None
+        self._view: memoryview | None = None
         self.sequence = 0
+        self.spins = 0
+
+    @property
+    def awaited(self) -> int:
+        """The peer's counter as last seen: what a wait waits to change."""
+        raise NotImplementedError
+
+    @property
+    def peer_calls(self) -> int:
+        """What the peer wants of this end."""
+        calls: int = self._words[self._peer_calls]
+        return calls
+
+    def verdict(self, stands: Stands | None = None) -> Verdict:
+        """What is to be done, see the tables above."""
+        raise NotImplementedError
+
+    def park(self, parked: bool) -> None:
+        """Say that this end parks until the peer's counter moves, or that it does no longer.
+
+        Between this store and a last look (`verdict`) before parking there
+        must be a full barrier, and another one between the peer's store of its
+        counter and its load of this word; otherwise each could miss the other.
+        The parking end can make both, see `mmapipc.waiting`.
+        """
+        self._words[self._calls] = layout.PARKED if parked else 0
+
+    def _check_not_shut(self) -> None:
+        if self._shut is not None:
+            raise ValueError(self._shut)
+
+    def let_go(self) -> None:
+        """Release the view handed out, if something built on it does not hold it."""
+        if self._view is not None:
+            with contextlib.suppress(BufferError):
+                self._view.release()
+            self._view = None
+
+    def _take_back(self, count: int) -> None:
+        """Release the view handed out, of which `count` bytes are to be moved."""
+        self._check_not_shut()
+        size = 0 if self._view is None else len(self._view)
+        if not 0 <= count <= size:
+            raise ValueError(f"{self._name}: {count} bytes of a view that has {size}")
+        if self._view is not None:
+            self._view.release()  # BufferError, and nothing has happened, while something is built on it
+            self._view = None
+
+    def _await_change(self, word: int, known: int) -> bool:
+        """Look a few times for a change, then wait; return False when there will be none."""
+        words = self._words
+        for _ in range(self.spins):
+            if words[word] != known:
+                return True
+        return self._wait()
+
+    def _order(self) -> None:
+        """The barrier that a weakly ordered processor needs."""
+        if not self._ordered:
+            self._barrier()
+
+
+class Producer(Half):
+    """The writing half of a ring.  One thread at a time.
+
+    `words` is the header as 64-bit words, `data` the ring as bytes, `name` the
+    channel's, for messages.  `barrier` is a full memory barrier; `ordered`
+    says that the processor keeps stores in order and loads in order, so that
+    data and counter need none.  `wait()` is called when the ring is full and
+    returns when it may not be, or raises; `answer()` is called when the
+    consumer has set its calls.  A `persistent` stream outlives its receivers.
+
+    `sequence` is the number of bytes published; `spins` how often a full ring
+    is looked at before `wait()`; `deserted` tells how the last receiver of a
+    persistent stream went, as last seen, or is None.
+    """
+
+    _calls = layout.SENDER_CALLS
+    _peer_calls = layout.RECEIVER_CALLS
+    own_counter = layout.WRITE_SEQ
+    peer_counter = layout.READ_SEQ
+
+    def __init__(
+        self,
+        words: memoryview,
+        data: memoryview,
+        name: str,
+        *,
+        barrier: Callable[[], None],
+        ordered: bool,
+        wait: Callable[[], bool],
+        answer: Callable[[], None],
+        persistent: bool = False,
+    ) -> None:
+        super().__init__(words, data, name, barrier=barrier, ordered=ordered, wait=wait, answer=answer)
+        self._persistent = persistent
+        self.deserted: Verdict | None = None
         self._acknowledged = 0
+        # Sequence up to which may be written without another look; -1 sends
+        # every write the slow way, where its reason is known.
+        self._limit = self._capacity
+
+    def create(self, stream_id: int, pid: int) -> None:
+        """Write the header of a new stream into zeroed memory."""
+        layout.initialise(self._words, layout.Header(self._capacity, stream_id, self._persistent), pid)
+        # Whoever sees the magic sees all of the header.
+        self._order()
+        layout.complete(self._words)
 
     @staticmethod
     def settle(words: memoryview, name: str) -> bool:
@@ -116,22 +254,31 @@ class Producer:
         return layout.load_receiver_state(words, name) == layout.OPEN
 
     @property
+    def awaited(self) -> int:
+        return self._acknowledged
+
+    @property
     def in_flight(self) -> int:
         """Bytes published and not yet acknowledged, as last seen."""
         return self.sequence - self._acknowledged
 
     @property
-    def seen(self) -> bool:
-        """Whether a receiver is, or was, attached to this stream."""
-        return layout.load_receiver_state(self._words, self._name) != layout.ABSENT
+    def receivers(self) -> int:
+        """How many receivers this stream has had, with the one attached."""
+        count: int = self._words[layout.RECEIVERS]
+        return count
 
-    def _refresh(self) -> None:
-        read = self._words[layout.READ_SEQ]
+    def _refresh(self) -> int:
+        """Load read_seq; return how many bytes are free."""
+        read: int = self._words[layout.READ_SEQ]
         if not self._acknowledged <= read <= self.sequence:
             raise layout.damaged(self._name, f"read_seq {read} outside {self._acknowledged} to {self.sequence}")
         self._acknowledged = read
         # The consumer's loads of these bytes come before our stores over them.
         self._order()
+        if self._shut is None and self._view is None:
+            self._limit = read + self._capacity
+        return read + self._capacity - self.sequence
 
     def verdict(self, stands: Stands | None = None) -> Verdict:
         """What is to be done; `stands` asks whether the receiver's claim does.
@@ -147,40 +294,104 @@ class Producer:
             self._order()
             if state == layout.OPEN:
                 state = layout.ABORTED
-        self._refresh()
-        if state == layout.CLOSED:
-            return Verdict.GAVE_UP
-        if state == layout.ABORTED:
-            return Verdict.DIED
-        return Verdict.READY if self.in_flight < self._capacity else Verdict.WAIT
+        free = self._refresh()
+        gone = _GONE.get(state)
+        if gone is not None and not self._persistent:
+            return gone
+        self.deserted = gone
+        return Verdict.READY if free else Verdict.WAIT
 
-    def claim(self, most: int) -> memoryview:
-        """The next free bytes in one piece: up to `most`, empty when the ring is full."""
-        start = self.sequence % self._capacity
-        room = min(most, self._capacity - start)
-        if self._capacity - self.in_flight < room:
-            self._refresh()
-            room = min(room, self._capacity - self.in_flight)
-        return self._data[start : start + room]
+    def write(self, data: ReadableBuffer) -> int:
+        """Copy in and publish all of `data`, any buffer; return its size in bytes.
 
-    def publish(self, count: int) -> None:
-        """Make the first `count` bytes of the claimed ones readable."""
-        self.sequence += count
+        Waits while the ring is full.  Raises ValueError when the producer is
+        shut, and what `wait()` and `answer()` raise.
+        """
+        # This is the path of every small piece: flat, one look at the peer.
+        try:
+            size = len(data)
+        except TypeError:
+            return self._write_slowly(data)
+        start = self.sequence
+        end = start + size
+        if end <= self._limit and size <= STEP:
+            offset = start % self._capacity
+            if offset + size <= self._capacity:
+                try:
+                    self._data[offset : offset + size] = data
+                except (ValueError, TypeError):  # not plain bytes
+                    return self._write_slowly(data)
+                if not self._ordered:
+                    self._barrier()
+                # Interrupted here, the bytes are published with the next ones.
+                self.sequence = end
+                words = self._words
+                words[_WRITE_SEQ] = end
+                if words[_RECEIVER_CALLS]:
+                    self._answer()
+                return size
+        return self._write_slowly(data)
+
+    def _write_slowly(self, data: ReadableBuffer) -> int:
+        self._check_not_shut()
+        if self._view is not None:
+            raise ValueError(f"{self._name}: commit() the reserved view first")
+        with memoryview(data) as given:
+            size = given.nbytes
+            if not size:
+                return 0
+            with given.cast("B") if given.c_contiguous else memoryview(given.tobytes()) as source:
+                done = 0
+                while done < size:
+                    target = self._claim(min(size - done, STEP))
+                    count = len(target)
+                    target[:] = source[done : done + count]
+                    self._publish(count)
+                    done += count
+        return size
+
+    def _claim(self, most: int) -> memoryview:
+        """The next free bytes in one piece: 1 to `most`; waits while the ring is full."""
+        offset = self.sequence % self._capacity
+        room = min(most, self._capacity - offset)
+        free = self._acknowledged + self._capacity - self.sequence
+        if free < room:
+            free = self._refresh()
+            while not free:
+                self._await_change(_READ_SEQ, self._acknowledged)
+                free = self._refresh()
+            room = min(room, free)
+        return self._data[offset : offset + room]
+
+    def _publish(self, count: int) -> None:
+        """Make the first `count` of the claimed bytes readable."""
         self._order()
-        self._words[layout.WRITE_SEQ] = self.sequence
+        self.sequence += count
+        self._words[_WRITE_SEQ] = self.sequence
+        if self._words[_RECEIVER_CALLS]:
+            self._answer()
 
-    def put(self, source: memoryview) -> int:
-        """Copy in and publish as much of `source` (bytes) as fits; return how much, in bytes."""
-        moved = 0
-        while moved < len(source):
-            target = self.claim(len(source) - moved)
-            count = len(target)
-            if not count:
-                break
-            target[:] = source[moved : moved + count]
-            self.publish(count)
-            moved += count
-        return moved
+    def reserve(self, most: int) -> memoryview:
+        """Hand out a writable view of 1 to `most` free bytes in one piece; waits while the ring is full."""
+        self._check_not_shut()
+        self.let_go()
+        view = self._claim(most)
+        self._view = view
+        self._limit = -1
+        return view
+
+    def commit(self, count: int) -> None:
+        """Release the reserved view, and publish its first `count` bytes."""
+        self._take_back(count)
+        self._limit = self._acknowledged + self._capacity
+        if count:
+            self._publish(count)
+
+    def shut(self, reason: str) -> None:
+        """Let every later call raise ValueError with this reason."""
+        self.let_go()
+        self._shut = reason
+        self._limit = -1
 
     def finish(self) -> None:
         """Mark the end of the stream.  The last counter is visible before the mark."""
@@ -192,44 +403,68 @@ class Producer:
 
     def _end(self, state: int) -> None:
         if self._words[layout.SENDER_STATE] == layout.OPEN:
+            self._words[layout.WRITE_SEQ] = self.sequence  # see `write`
             self._order()
             self._words[layout.SENDER_STATE] = state
 
 
-class Consumer:
-    """The reading half of a ring.  One thread at a time.  Made by `attach`."""
+class Consumer(Half):
+    """The reading half of a ring.  One thread at a time.
+
+    The arguments are those of `Producer`; `wait()` is called when the ring is
+    empty and returns whether there can be more, or raises.  `sequence` is the
+    number of bytes acknowledged.
+    """
+
+    _calls = layout.RECEIVER_CALLS
+    _peer_calls = layout.SENDER_CALLS
+    own_counter = layout.READ_SEQ
+    peer_counter = layout.WRITE_SEQ
 
     def __init__(
-        self, words: memoryview, data: memoryview, name: str, *, barrier: Callable[[], None], ordered: bool
+        self,
+        words: memoryview,
+        data: memoryview,
+        name: str,
+        *,
+        barrier: Callable[[], None],
+        ordered: bool,
+        wait: Callable[[], bool],
+        answer: Callable[[], None],
     ) -> None:
-        self._words = words
-        self._data = data
-        self._name = name
-        self._barrier = barrier
-        self._order = _nothing if ordered else barrier
-        self._capacity = len(data)
+        super().__init__(words, data, name, barrier=barrier, ordered=ordered, wait=wait, answer=answer)
         self.sequence, self._published = layout.load_sequences(words, self._capacity, name)
 
     @staticmethod
-    def attachable(words: memoryview, name: str, stands: Stands) -> bool:
-        """Whether `words` is a live stream that no receiver has had; settles a dead predecessor.
+    def attachable(words: memoryview, name: str, persistent: bool, stands: Stands) -> bool:
+        """Whether `words` is a live stream that wants a receiver; settles a dead predecessor.
 
-        For the holder of the receiver's role only.
+        That is one that no receiver has had, or a persistent one.  For the
+        holder of the receiver's role only.
         """
         receiver = layout.load_receiver_state(words, name)
         if receiver == layout.OPEN:
             words[layout.RECEIVER_STATE] = receiver = layout.ABORTED
         sender = layout.load_sender_state(words, name)
-        return receiver == layout.ABSENT and sender != layout.ABORTED and stands()
+        wanted = receiver == layout.ABSENT or persistent
+        return wanted and sender != layout.ABORTED and stands()
 
     def attach(self, pid: int) -> None:
         """Take the stream.  From here on a new sender waits for this end to leave."""
-        self._words[layout.RECEIVER_PID] = pid
+        words = self._words
+        words[layout.RECEIVER_PID] = pid
+        words[layout.RECEIVER_CALLS] = 0
+        words[layout.RECEIVERS] = layout.load_receivers(words, self._name) + 1
         self._order()
-        self._words[layout.RECEIVER_STATE] = layout.OPEN
+        words[layout.RECEIVER_STATE] = layout.OPEN
+
+    @property
+    def awaited(self) -> int:
+        return self._published
 
     def _refresh(self) -> int:
-        write = self._words[layout.WRITE_SEQ]
+        """Load write_seq; return how many bytes are unread."""
+        write: int = self._words[layout.WRITE_SEQ]
         if not self._published <= write <= self.sequence + self._capacity:
             raise layout.damaged(
                 self._name, f"write_seq {write} outside {self._published} to {self.sequence + self._capacity}"
@@ -262,39 +497,105 @@ class Consumer:
             return Verdict.END
         return Verdict.GAVE_UP if state == layout.ABORTED else Verdict.DIED
 
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """Copy out and acknowledge bytes that are there; return how many, 0 at the end.
+
+        Waits while there are none.  Raises ValueError when the consumer is
+        shut, and what `wait()` and `answer()` raise.
+        """
+        # This is the path of every small piece: flat, one look at the peer.
+        target = memoryview(buffer)
+        count = len(target)
+        if self._view is not None:
+            self.let_go()
+        start = self.sequence
+        ready = self._published - start
+        if ready <= 0:
+            ready = self._more() if count else 0
+            if not ready:
+                self._check_not_shut()
+                return 0
+        offset = start % self._capacity
+        try:
+            if count > ready:
+                count = ready
+            if offset + count > self._capacity:
+                count = self._capacity - offset
+            if count > STEP:
+                count = STEP
+            target[:count] = self._data[offset : offset + count]
+        except (ValueError, NotImplementedError):  # not plain bytes
+            with target.cast("B") as plain:
+                return self.readinto(plain)
+        if not self._ordered:
+            self._barrier()
+        end = start + count
+        self.sequence = end
+        words = self._words
+        words[_READ_SEQ] = end
+        if words[_SENDER_CALLS]:
+            self._answer()
+        return count
+
+    def read(self, most: int) -> bytes:
+        """Up to `most` bytes, in a piece of their own; otherwise as `readinto`."""
+        with self.view(most) as view:
+            data = bytes(view)
+        if data:
+            self.acknowledge(len(data))
+        return data
+
+    def _more(self) -> int:
+        """Wait for unread bytes; return how many there are, 0 at the end."""
+        self._check_not_shut()
+        ready = self._refresh()
+        while not ready:
+            if not self._await_change(_WRITE_SEQ, self._published):
+                return 0
+            ready = self._refresh()
+        return ready
+
     def view(self, most: int) -> memoryview:
-        """The next unread bytes in one piece: up to `most`, empty when there are none."""
-        start = self.sequence % self._capacity
-        ready = min(most, self._capacity - start)
-        if self._published - self.sequence < ready:
-            ready = min(ready, self._refresh())
-        return self._data[start : start + ready]
+        """The next unread bytes in one piece: 1 to `most`, empty at the end; waits while there are none."""
+        if self._view is not None:
+            self.let_go()
+        ready = self._published - self.sequence
+        offset = self.sequence % self._capacity
+        room = min(most, self._capacity - offset)
+        if ready < room:
+            ready = self._more() if ready <= 0 else self._refresh()
+        return self._data[offset : offset + min(room, ready)]
+
+    def peek(self, most: int) -> memoryview:
+        """Hand out a read-only view of what `view` gives."""
+        with self.view(most) as view:
+            self._view = view.toreadonly()
+        return self._view
 
     def acknowledge(self, count: int) -> None:
         """Give the first `count` unread bytes back to the producer."""
-        self.sequence += count
         # Our loads of these bytes come before the producer's next stores.
         self._order()
-        self._words[layout.READ_SEQ] = self.sequence
+        self.sequence += count
+        self._words[_READ_SEQ] = self.sequence
+        if self._words[_SENDER_CALLS]:
+            self._answer()
 
-    def take(self, target: memoryview) -> int:
-        """Copy out and acknowledge what fits into `target` (bytes); return how much, in bytes."""
-        moved = 0
-        while moved < len(target):
-            source = self.view(len(target) - moved)
-            count = len(source)
-            if not count:
-                break
-            target[moved : moved + count] = source
+    def consume(self, count: int) -> None:
+        """Release the peeked view, and acknowledge its first `count` bytes."""
+        self._take_back(count)
+        if count:
             self.acknowledge(count)
-            moved += count
-        return moved
+
+    def shut(self, reason: str) -> None:
+        """Let every later call raise ValueError with this reason."""
+        self.let_go()
+        self._shut = reason
+        self._published = -1
 
     def close(self) -> None:
         """Mark that the receiver left."""
         self._order()
         self._words[layout.RECEIVER_STATE] = layout.CLOSED
-
-
-def _nothing() -> None:
-    """The barrier that an ordered processor needs."""
+        self._order()
+        self._words[layout.RECEIVER_CALLS] = layout.LEFT

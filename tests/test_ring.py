@@ -1,5 +1,6 @@
 """The ring over plain memory: what arrives is what was put in, for any capacity."""
 
+import contextlib
 import random
 import unittest
 
@@ -20,6 +21,10 @@ def dead() -> bool:
     return False
 
 
+class Blocked(Exception):
+    """A half of the ring has to wait."""
+
+
 class Ring:
     """Both halves over one piece of plain memory."""
 
@@ -27,15 +32,36 @@ class Ring:
         self.memory = bytearray(layout.HEADER_SIZE + capacity)
         self.words = memoryview(self.memory)[: layout.HEADER_SIZE].cast("Q")
         self.data = memoryview(self.memory)[layout.HEADER_SIZE :]
-        options = {"barrier": Barrier(), "ordered": ordered}
+        options = {"barrier": Barrier(), "ordered": ordered, "wait": self.wait, "answer": self.answer}
         self.producer = Producer(self.words, self.data, "ring", **options)
-        layout.initialise(self.words, capacity, 7, 1)
-        layout.complete(self.words)
+        self.producer.create(7, 1)
         self.consumer = Consumer(self.words, self.data, "ring", **options)
 
-    def attach(self) -> None:
-        assert Consumer.attachable(self.words, "ring", alive)
+    def attach(self, persistent: bool = False) -> None:
+        assert Consumer.attachable(self.words, "ring", persistent, alive)
         self.consumer.attach(2)
+
+    def wait(self) -> bool:
+        raise Blocked
+
+    def answer(self) -> None:
+        pass
+
+    def put(self, data: bytes) -> int:
+        """Write as much as fits; return how much."""
+        start = self.producer.sequence
+        with contextlib.suppress(Blocked):
+            self.producer.write(data)
+        return self.producer.sequence - start
+
+    def take(self, most: int) -> bytes:
+        """Read as much as is there, up to `most` bytes."""
+        got = bytearray()
+        with contextlib.suppress(Blocked):
+            while len(got) < most:
+                piece = bytearray(most - len(got))
+                got += piece[: self.consumer.readinto(piece)]
+        return bytes(got)
 
 
 class Moving(unittest.TestCase):
@@ -51,10 +77,8 @@ class Moving(unittest.TestCase):
                     given = 0
                     while len(got) < len(sent):
                         if given < len(sent):
-                            piece = memoryview(sent)[given : given + chance.randint(1, 2 * capacity)]
-                            given += ring.producer.put(piece)
-                        target = bytearray(chance.randint(1, 2 * capacity))
-                        got += target[: ring.consumer.take(memoryview(target))]
+                            given += ring.put(sent[given : given + chance.randint(1, 2 * capacity)])
+                        got += ring.take(chance.randint(1, 2 * capacity))
                         self.assertLessEqual(given - len(got), capacity)
                     self.assertEqual(got, sent)
 
@@ -62,30 +86,31 @@ class Moving(unittest.TestCase):
         for capacity in (1, 2, 3):
             with self.subTest(capacity=capacity):
                 ring = Ring(capacity)
-                self.assertEqual(ring.producer.put(memoryview(b"abcdef")), capacity)
-                self.assertEqual(ring.producer.put(memoryview(b"x")), 0)
-                self.assertEqual(len(ring.producer.claim(5)), 0)
-                target = bytearray(9)
-                self.assertEqual(ring.consumer.take(memoryview(target)), capacity)
-                self.assertEqual(target[:capacity], b"abcdef"[:capacity])
-                self.assertEqual(ring.consumer.take(memoryview(target)), 0)
+                self.assertEqual(ring.put(b"abcdef"), capacity)
+                self.assertEqual(ring.put(b"x"), 0)
+                with self.assertRaises(Blocked):
+                    ring.producer.reserve(5)
+                self.assertEqual(ring.take(9), b"abcdef"[:capacity])
+                for blocked in (ring.consumer.peek, ring.consumer.read):
+                    with self.assertRaises(Blocked):
+                        blocked(1)
 
     def test_views_are_contiguous_and_within_the_ring(self):
         ring = Ring(10)
-        ring.producer.publish(len(ring.producer.claim(7)))
-        ring.consumer.acknowledge(len(ring.consumer.view(7)))
-        self.assertEqual(len(ring.producer.claim(100)), 3)
-        ring.producer.publish(3)
-        self.assertEqual(len(ring.producer.claim(100)), 7)
-        self.assertEqual(len(ring.consumer.view(100)), 3)
+        ring.producer.commit(len(ring.producer.reserve(7)))
+        ring.consumer.consume(len(ring.consumer.peek(7)))
+        self.assertEqual(len(ring.producer.reserve(100)), 3)
+        ring.producer.commit(3)
+        self.assertEqual(len(ring.producer.reserve(100)), 7)
+        self.assertEqual(len(ring.consumer.peek(100)), 3)
 
     def test_published_bytes_lie_where_the_layout_says(self):
         ring = Ring(5)
         for sequence in range(12):
-            ring.producer.put(memoryview(bytes([sequence])))
+            ring.put(bytes([sequence]))
             self.assertEqual(ring.memory[4096 + sequence % 5], sequence)
             self.assertEqual(int.from_bytes(ring.memory[128:136], "little"), sequence + 1)
-            ring.consumer.take(memoryview(bytearray(1)))
+            ring.take(1)
             self.assertEqual(int.from_bytes(ring.memory[256:264], "little"), sequence + 1)
 
 
@@ -103,24 +128,24 @@ class Verdicts(unittest.TestCase):
         ):
             with self.subTest(end=end, stands=stands):
                 ring = Ring(4)
-                ring.producer.put(memoryview(b"abc"))
+                ring.put(b"abc")
                 if end:
                     end(ring.producer)
                 self.assertIs(ring.consumer.verdict(stands), Verdict.READY)
-                ring.consumer.take(memoryview(bytearray(3)))
+                ring.take(3)
                 self.assertIs(ring.consumer.verdict(stands), verdict)
 
     def test_what_the_producer_sees(self):
         ring = Ring(2)
         self.assertIs(ring.producer.verdict(dead), Verdict.READY)
-        ring.producer.put(memoryview(b"ab"))
+        ring.put(b"ab")
         self.assertIs(ring.producer.verdict(dead), Verdict.WAIT)
-        self.assertFalse(ring.producer.seen)
+        self.assertEqual(ring.producer.receivers, 0)
         ring.attach()
-        self.assertTrue(ring.producer.seen)
+        self.assertEqual(ring.producer.receivers, 1)
         self.assertIs(ring.producer.verdict(alive), Verdict.WAIT)
         self.assertIs(ring.producer.verdict(dead), Verdict.DIED)
-        ring.consumer.take(memoryview(bytearray(1)))
+        ring.take(1)
         self.assertIs(ring.producer.verdict(alive), Verdict.READY)
         ring.consumer.close()
         self.assertIs(ring.producer.verdict(alive), Verdict.GAVE_UP)
@@ -130,12 +155,12 @@ class Verdicts(unittest.TestCase):
         ring = Ring(4)
 
         def gone_after_its_last_words():
-            ring.producer.put(memoryview(b"z"))
+            ring.put(b"z")
             ring.producer.finish()
             return False
 
         self.assertIs(ring.consumer.verdict(gone_after_its_last_words), Verdict.READY)
-        ring.consumer.take(memoryview(bytearray(1)))
+        ring.take(1)
         self.assertIs(ring.consumer.verdict(dead), Verdict.END)
 
         ring = Ring(4)
@@ -155,7 +180,7 @@ class Verdicts(unittest.TestCase):
 
         ring = Ring(4)
         ring.attach()
-        self.assertFalse(Consumer.attachable(ring.words, "ring", alive))
+        self.assertFalse(Consumer.attachable(ring.words, "ring", False, alive))
         self.assertIs(ring.producer.verdict(alive), Verdict.DIED)
 
         ring = Ring(4)
@@ -164,13 +189,13 @@ class Verdicts(unittest.TestCase):
         self.assertEqual(ring.words[layout.SENDER_STATE], layout.FINISHED)
 
     def test_only_a_live_and_fresh_stream_is_attachable(self):
-        self.assertFalse(Consumer.attachable(Ring(4).words, "ring", dead))
+        self.assertFalse(Consumer.attachable(Ring(4).words, "ring", False, dead))
         ring = Ring(4)
         ring.producer.abort()
-        self.assertFalse(Consumer.attachable(ring.words, "ring", alive))
+        self.assertFalse(Consumer.attachable(ring.words, "ring", False, alive))
         ring = Ring(4)
         ring.producer.finish()
-        self.assertTrue(Consumer.attachable(ring.words, "ring", alive))
+        self.assertTrue(Consumer.attachable(ring.words, "ring", False, alive))
 
 
 class Lies(unittest.TestCase):
@@ -180,8 +205,8 @@ class Lies(unittest.TestCase):
         for lie in (2, 3 + 8, 2**63, 2**64 - 1):
             with self.subTest(lie=lie):
                 ring = Ring(5)
-                ring.producer.put(memoryview(b"abc"))
-                ring.consumer.view(9)
+                ring.put(b"abc")
+                ring.consumer.view(1)
                 ring.words[layout.WRITE_SEQ] = lie
                 with self.assertRaisesRegex(LayoutError, "^ring: "):
                     ring.consumer.verdict()
@@ -190,7 +215,7 @@ class Lies(unittest.TestCase):
         for lie in (1, 6, 2**64 - 1):
             with self.subTest(lie=lie):
                 ring = Ring(5)
-                ring.producer.put(memoryview(b"abcde"))
+                ring.put(b"abcde")
                 ring.words[layout.READ_SEQ] = 2
                 ring.producer.verdict()
                 ring.words[layout.READ_SEQ] = lie
@@ -216,13 +241,14 @@ class Headers(unittest.TestCase):
             (layout.CAPACITY, 0, "damaged"),
             (layout.CAPACITY, 2**64 - 1, "damaged"),
             (layout.HEADER_BYTES, 8192, "damaged"),
+            (layout.FLAGS, 2, "damaged"),
         ):
             with self.subTest(word=word, value=value):
                 words = Ring(5).words
                 words[word] = value
                 with self.assertRaisesRegex(LayoutError, reason):
                     layout.validate(words, "x")
-        self.assertEqual(layout.validate(Ring(5).words, "x"), (5, 7))
+        self.assertEqual(layout.validate(Ring(5).words, "x"), (5, 7, False))
 
     def test_sequences_that_cannot_be(self):
         for read, write in ((1, 0), (0, 6), (2**62, 2**62 + 1)):

@@ -18,6 +18,10 @@ Two siblings with the same functions; this is the only place that chooses.
     The name as the system knows it: a tagname, a path.
 `yield_processor()`
     Let others run.
+`futex(mapping, offset)`
+    The counter there as something to sleep on, or None where that is not to be had.
+`join_fences()`
+    Let other processes' futex fences order this process's loads and stores too.
 `ORDERED`
     Whether this processor keeps stores in order and loads in order.
 
@@ -38,6 +42,8 @@ if sys.platform == "win32":
         Memory,
         claim,
         create,
+        futex,
+        join_fences,
         location,
         open_existing,
         remove,
@@ -51,6 +57,8 @@ else:
         Memory,
         claim,
         create,
+        futex,
+        join_fences,
         location,
         open_existing,
         remove,
@@ -67,6 +75,8 @@ __all__ = [
     "Memory",
     "claim",
     "create",
+    "futex",
+    "join_fences",
     "location",
     "open_existing",
     "remove",

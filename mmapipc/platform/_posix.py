@@ -39,6 +39,17 @@ yield_processor = os.sched_yield
 _PATIENCE = 1.0  # seconds a claimant gives a holder to write its pid
 
 
+if os.uname().sysname == "Linux":
+    from ._futex import futex as futex, join_fences as join_fences
+else:
+
+    def futex(mapping: mmap.mmap, offset: int) -> None:
+        """None: only Linux has them."""
+
+    def join_fences() -> None:
+        """Nothing to do without futexes."""
+
+
 def location(name: str) -> str:
     """Where the memory of that name is: the path of its file."""
     encoded = _names.split(name)[1]

@@ -90,6 +90,14 @@ def yield_processor() -> None:
     time.sleep(0)
 
 
+def futex(mapping: mmap.mmap, offset: int) -> None:
+    """None: Windows waits for addresses within one process only."""
+
+
+def join_fences() -> None:
+    """Nothing to do without futexes."""
+
+
 def location(name: str) -> str:
     """Where the memory of that name is: its tagname."""
     prefix, encoded = _names.split(name)
