@@ -71,6 +71,7 @@ class _End(io.RawIOBase):
     _mapping: mmap.mmap | None = None  # set while the end is open
     _memory: platform.Memory | None = None
     _claim: platform.Claim | None = None
+    _waiter: waiting.Waiter
 
     def __init__(self, name: str, timeout: float | None) -> None:
         super().__init__()
@@ -136,6 +137,7 @@ class _End(io.RawIOBase):
             return
         if hasattr(self, "_end"):
             self._end.shut(self._closed_message)
+        self.__dict__.pop("_waiter", None)  # it knows the mapping
         self._words.release()
         self._data.release()
         # A slice that the user made of a view keeps the memory until it is collected.
@@ -234,6 +236,7 @@ class Sender(_End):
     _role = platform.SENDER
     _peer = platform.RECEIVER
     _told_of = 0  # which receiver's loss was told
+    _finished = False
 
     def __init__(
         self,
@@ -289,7 +292,8 @@ class Sender(_End):
 
     def _verdict(self, probe: bool) -> ring.Verdict:
         verdict = super()._verdict(probe)
-        if self._end.deserted is not None and self._end.receivers != self._told_of:
+        done = self._finished and not self._end.in_flight
+        if self._end.deserted is not None and not done and self._end.receivers != self._told_of:
             self._told_of = self._end.receivers
             self._receiver_lost(self._end.deserted is ring.Verdict.DIED)
         return verdict
@@ -370,6 +374,7 @@ class Sender(_End):
         self._check_open()
         self._end.shut(f"{self._name}: the stream is finished")
         self._end.finish()
+        self._finished = True
         self._waiter.wake()
 
     def abort(self) -> None:

@@ -7,9 +7,10 @@ import contextlib
 import io
 import os
 import re
+import signal
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from .channel import DEFAULT_CAPACITY, Receiver, Sender
 from .errors import (
@@ -28,10 +29,11 @@ USAGE = 2  # argparse's own
 TRUNCATED = 3
 TIMED_OUT = 4
 INTERRUPTED = 130
+TERMINATED = 143
 
 _EXIT_CODES = """\
 exit codes: 0 delivered, 1 error, 2 usage, 3 stream truncated or not wholly
-delivered, 4 timed out, 130 interrupted"""
+delivered, 4 timed out, 130 interrupted, 143 terminated"""
 
 _PIECE = 1 << 20  # bytes moved by one read or write at most
 
@@ -86,6 +88,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SIZE",
         help="bytes that may be under way, such as 64KiB or 4MiB (default: 1MiB)",
     )
+    send.add_argument(
+        "--persist",
+        action="store_true",
+        help="when a receiver leaves early or dies, wait for the next, which goes on where that one stopped",
+    )
     send.set_defaults(run=_send)
     receive = commands.add_parser(
         "receive",
@@ -95,6 +102,11 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXIT_CODES,
     )
     receive.add_argument("-o", "--output", metavar="FILE", help="where to write (default: standard output)")
+    receive.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on in FILE where an earlier receiver of this stream (send --persist) stopped",
+    )
     receive.set_defaults(run=_receive)
     return parser
 
@@ -131,18 +143,36 @@ def _source(path: str | None) -> Iterator[tuple[io.RawIOBase, str]]:
         yield file, path
 
 
+class _TellingSender(Sender):
+    """A sender that says when a persistent stream has lost its receiver."""
+
+    def _receiver_lost(self, died: bool) -> None:
+        how = "died" if died else "left early"
+        print(f"mmapipc: {self.name}: the receiver {how}; waiting for the next", file=sys.stderr)
+
+
+def _move(move: Callable[[memoryview], int | None], view: memoryview, what: str, file: io.RawIOBase) -> int:
+    """Read into or write from the view; return how many bytes, 0 when there is nothing now."""
+    with _trouble_with(what):
+        count = move(view)
+        if count is None:  # somebody made the file non-blocking
+            import select
+
+            reads, writes = ([], [file]) if view.readonly else ([file], [])
+            select.select(reads, writes, [])
+            return -1
+    return count
+
+
 def _send(arguments: argparse.Namespace) -> None:
     with (
         _source(arguments.file) as (source, what),
-        Sender(arguments.name, arguments.capacity, arguments.timeout) as sender,
+        _TellingSender(
+            arguments.name, arguments.capacity, arguments.timeout, persist=arguments.persist
+        ) as sender,
     ):
-        while True:
-            view = sender.reserve(_PIECE)
-            with _trouble_with(what):
-                count = source.readinto(view)
-            if not count:
-                break
-            sender.commit(count)
+        while count := _move(source.readinto, sender.reserve(_PIECE), what, source):
+            sender.commit(max(count, 0))
 
 
 @contextlib.contextmanager
@@ -157,19 +187,49 @@ def _sink(path: str | None) -> Iterator[tuple[io.RawIOBase, str]]:
         yield file, path
 
 
+def _place(sink: io.RawIOBase, path: str, position: int, resume: bool) -> None:
+    """Make ready the file that is to get the stream from `position` on."""
+    with _trouble_with(path):
+        status = os.fstat(sink.fileno())
+        regular = stat.S_ISREG(status.st_mode)
+        if resume:
+            if not regular:
+                raise _FileTrouble(f"{path}: is not a regular file, so nothing can be resumed in it")
+            if status.st_size < position:
+                raise _FileTrouble(
+                    f"{path}: has {status.st_size} bytes and the stream goes on at {position}; name the file that has what came before"
+                )
+        if regular:
+            sink.truncate(position if resume else 0)
+            sink.seek(position if resume else 0)
+
+
 def _receive(arguments: argparse.Namespace) -> None:
     with (
         _sink(arguments.output) as (sink, what),
         Receiver(arguments.name, arguments.timeout) as receiver,
     ):
         # Not before the stream is ours: another receiver may be writing there.
-        if arguments.output is not None and stat.S_ISREG(os.fstat(sink.fileno()).st_mode):
-            with _trouble_with(what):
-                sink.truncate(0)
+        if arguments.output is not None:
+            _place(sink, what, receiver.tell(), arguments.resume)
         while view := receiver.peek(_PIECE):
-            with _trouble_with(what):
-                count = sink.write(view)
-            receiver.consume(count or 0)
+            # Acknowledged when the output has it: what a crash interrupts comes again.
+            receiver.consume(max(_move(sink.write, view, what, sink), 0))
+
+
+class _Terminated(BaseException):
+    """SIGTERM came."""
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise _Terminated
+
+
+def _catch_signals() -> None:
+    """Let the signals that end a process unwind it, so that the peer is told."""
+    signal.signal(signal.SIGTERM, _terminate)
+    if hasattr(signal, "SIGBREAK"):  # Windows: Ctrl-Break
+        signal.signal(signal.SIGBREAK, signal.default_int_handler)
 
 
 def _exit_code(error: Exception) -> int:
@@ -184,16 +244,27 @@ def _exit_code(error: Exception) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit code."""
-    parsed = _parser().parse_args(arguments)
+    parser = _parser()
+    parsed = parser.parse_args(arguments)
+    if getattr(parsed, "resume", False) and parsed.output is None:
+        parser.error("--resume needs -o FILE")
+    _catch_signals()
     try:
         parsed.run(parsed)
-    except ChannelError as error:
-        print(f"mmapipc: {error}", file=sys.stderr)
-        return _exit_code(error)
-    except _FileTrouble as error:
-        print(f"mmapipc: {parsed.name}: {error}", file=sys.stderr)
-        return ERROR
+    except (ChannelError, _FileTrouble) as error:
+        return _report(parsed.name, str(error), _exit_code(error))
     except KeyboardInterrupt:
-        print(f"mmapipc: {parsed.name}: interrupted", file=sys.stderr)
-        return INTERRUPTED
+        return _report(parsed.name, "interrupted", INTERRUPTED)
+    except _Terminated:
+        return _report(parsed.name, "terminated", TERMINATED)
     return OK
+
+
+def _report(name: str, trouble: str, code: int) -> int:
+    """One line on standard error, which begins with the channel's name; return the exit code."""
+    if not trouble.startswith(f"{name}: "):
+        trouble = f"{name}: {trouble}"
+    # Nobody may be listening there.
+    with contextlib.suppress(OSError, AttributeError):
+        print(f"mmapipc: {trouble}", file=sys.stderr)
+    return code

@@ -343,9 +343,10 @@ class Producer(Half):
             with given.cast("B") if given.c_contiguous else memoryview(given.tobytes()) as source:
                 done = 0
                 while done < size:
-                    target = self._claim(min(size - done, STEP))
-                    count = len(target)
-                    target[:] = source[done : done + count]
+                    # Released even by an exception, whose traceback would keep the memory.
+                    with self._claim(min(size - done, STEP)) as target:
+                        count = len(target)
+                        target[:] = source[done : done + count]
                     self._publish(count)
                     done += count
         return size

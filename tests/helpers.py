@@ -15,6 +15,7 @@ import time
 import unittest
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import mmapipc
 from mmapipc import platform
@@ -42,9 +43,9 @@ def eventually(condition: Callable[[], object], what: str) -> None:
 class Child:
     """A child process whose output is collected; ended, at the latest, with its test."""
 
-    def __init__(self, command: list[str], stdin: int | None = subprocess.DEVNULL) -> None:
+    def __init__(self, command: list[str], stdin: int | None = subprocess.DEVNULL, **options: Any) -> None:
         self.process = subprocess.Popen(
-            command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
         )
         self.pid = self.process.pid
 
@@ -128,9 +129,9 @@ class ChannelTest(unittest.TestCase):
             memory.close()
         return memory is not None
 
-    def start(self, command: list[str], stdin: int | None = subprocess.DEVNULL) -> Child:
+    def start(self, command: list[str], stdin: int | None = subprocess.DEVNULL, **options: Any) -> Child:
         """Start a child process that ends with the test."""
-        child = Child(command, stdin)
+        child = Child(command, stdin, **options)
         self._children.append(child)
         return child
 

@@ -7,9 +7,10 @@ import sys
 import unittest
 from pathlib import Path
 
+import mmapipc
 from mmapipc import cli
 
-from .helpers import WINDOWS, Background, ChannelTest, noise
+from .helpers import DEADLINE, WINDOWS, Background, ChannelTest, eventually, noise
 
 ROOT = Path(__file__).resolve().parent.parent
 AWKWARD = bytes(range(256)) + b"\r\n\n\r\x1a\x00\r\r\n" + b"\xff\xfe\xef\xbb\xbf"
@@ -113,6 +114,43 @@ class Endings(ChannelTest):
         # Killed before or after it acknowledged what it wrote.
         self.check(sender, 3, "the receiver died", "bytes were not delivered")
 
+    def test_a_persistent_stream_goes_on_with_the_next_receiver(self):
+        sent = b""
+        sender = self.send("--persist", "--capacity", "1000", stdin=subprocess.PIPE)
+        target = str(self.folder / "target")
+        for turn in range(3):
+            piece = noise(20_000, turn)
+            sent += piece
+            receiver = self.receive("-o", target, "--resume")
+            sender.feed(piece)
+            eventually(
+                lambda: os.path.exists(target) and os.path.getsize(target) == len(sent), "all that was fed arrives"
+            )
+            receiver.kill()
+        # Something must be under way: a sender that has nothing to deliver is done.
+        sender.feed(b"the rest")
+        sent += b"the rest"
+        sender.process.stdin.close()
+        sender.process.stdin = None
+        self.assertEqual(self.receive("-o", target, "--resume").end(), (0, b"", ""))
+        code, _, err = sender.end()
+        self.assertEqual((code, err), (0, f"mmapipc: {self.name}: the receiver died; waiting for the next\n" * 3))
+        self.assertEqual(Path(target).read_bytes(), sent)
+
+    def test_what_cannot_be_resumed_is_refused(self):
+        with mmapipc.Sender(self.name, timeout=DEADLINE, persist=True) as sender:
+            sender.write(b"0123456789")
+            with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
+                receiver.read(6)
+            short = self.file(b"01234")
+            self.check(self.receive("-o", short, "--resume"), 1, short, "5 bytes", "6")
+            self.check(self.receive("-o", os.devnull, "--resume"), 1, "not a regular file")
+            good = self.file(b"012345garbage")
+            receiver = self.receive("-o", good, "--resume")
+            sender.close()
+            self.assertEqual(receiver.end(), (0, b"", ""))
+            self.assertEqual(Path(good).read_bytes(), b"0123456789")
+
     def test_second_ends_are_refused(self):
         with self.both():
             self.check(self.send(self.file(b"x")), 1, f"sender already (pid {os.getpid()})")
@@ -136,6 +174,7 @@ class Endings(ChannelTest):
             ["send", "x", "--capacity", "4 bananas"],
             ["receive", "x", "--timeout", "-1"],
             ["receive", "x", "--timeout", "soon"],
+            ["receive", "x", "--resume"],
             ["receive", ""],
             ["receive", "x" * 300],
         ):
@@ -149,7 +188,7 @@ class Endings(ChannelTest):
         for arguments in (["--help"], ["send", "--help"], ["receive", "--help"]):
             code, out, err = self.start([sys.executable, "-m", "mmapipc", *arguments]).end()
             self.assertEqual((code, err), (0, ""))
-            self.assertIn(b"130 interrupted", out)
+            self.assertIn(b"143 terminated", out)
 
     def test_sizes(self):
         for text, size in (
@@ -158,12 +197,41 @@ class Endings(ChannelTest):
         ):
             self.assertEqual(cli._size(text), size)
 
-    @unittest.skipIf(WINDOWS, "POSIX only: SIGINT to one process")
-    def test_interrupted(self):
-        sender = self.send(stdin=subprocess.PIPE)
-        receiver = self.receive()
-        sender.feed(b"part\n")
-        self.assertEqual(receiver.line(), "part")
-        os.kill(sender.pid, signal.SIGINT)
-        self.check(sender, 130, "interrupted")
-        self.check(receiver, 3, "the sender gave up")
+    @unittest.skipIf(WINDOWS, "POSIX only: signals")
+    def test_signals(self):
+        for number, code, word in ((signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")):
+            with self.subTest(number=number):
+                sender = self.send(stdin=subprocess.PIPE)
+                receiver = self.receive()
+                sender.feed(b"part\n")
+                self.assertEqual(receiver.line(), "part")
+                sender.process.send_signal(number)
+                self.check(sender, code, word)
+                self.check(receiver, 3, "the sender gave up")
+                sender = self.send("/dev/zero")
+                receiver = self.receive()
+                self.assertTrue(receiver.process.stdout.read(1))
+                receiver.process.send_signal(number)
+                self.check(receiver, code, word)
+                self.check(sender, 3, "the receiver left early")
+
+    @unittest.skipUnless(WINDOWS, "Windows only: Ctrl-C and Ctrl-Break")
+    def test_console_signals(self):
+        # The process raises them itself: Wine has no console here to press keys in.
+        for number in (signal.SIGINT, signal.SIGBREAK):
+            with self.subTest(number=number):
+                receiver = self.python(
+                    "import signal, threading\n"
+                    "from mmapipc import cli\n"
+                    f"def press(): sys.stdin.readline(); signal.raise_signal({int(number)})\n"
+                    "threading.Thread(target=press, daemon=True).start()\n"
+                    "sys.exit(cli.main(['receive', name]))\n",
+                    stdin=subprocess.PIPE,
+                )
+                with self.assertRaises(mmapipc.ReceiverGone):
+                    with mmapipc.Sender(self.name, capacity=5, timeout=DEADLINE) as sender:
+                        sender.write(b"part\n")
+                        self.assertEqual(receiver.line(), "part")
+                        receiver.feed(b"\n")
+                        self.check(receiver, 130, "interrupted")
+                        sender.write(b"more\n")

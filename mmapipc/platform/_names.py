@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from urllib.parse import quote
 
 from ..errors import InvalidName
@@ -12,6 +13,7 @@ RECEIVER = "receiver"
 LONGEST_NAME = 200  # characters once encoded: a file name has room for 255 bytes
 
 
+@functools.lru_cache
 def split(name: str) -> tuple[str, str]:
     """Split off a leading `Global\\` or `Local\\`; return (prefix, encoded rest).
 
