@@ -36,6 +36,8 @@ import mmap
 import operator
 import os
 import secrets
+import sys
+import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
@@ -47,9 +49,12 @@ from .errors import (
     ChannelError,
     ChannelTimeout,
     InvalidCapacity,
+    LayoutError,
+    MemoryRefused,
     ReceiverGone,
     SenderDied,
     StreamAborted,
+    UnsafeMemory,
 )
 
 if TYPE_CHECKING:
@@ -59,6 +64,7 @@ _Half = TypeVar("_Half", bound=ring.Half)
 
 DEFAULT_CAPACITY = 1 << 20  # bytes
 
+_LINGER = 5.0  # seconds that memory with nobody attached may go on existing
 _LINE_PIECE = 8192  # bytes looked through at a time for the end of a line
 
 
@@ -80,6 +86,7 @@ class _End(io.RawIOBase):
         if timeout is not None and not timeout >= 0:
             raise ValueError(f"{name}: timeout is a number of seconds from 0 on, or None; not {timeout}")
         self._name = name
+        self._place = platform.place(name)
         self._timeout = timeout
         self._closed_message = f"{name}: I/O operation on closed channel"
 
@@ -153,11 +160,17 @@ class _End(io.RawIOBase):
             memory.close()
         if claim is not None:
             claim.release()
-        if memory is not None:
             # Tidying up must not hide the outcome of the stream.
             with contextlib.suppress(ChannelError):
-                platform.sweep(self._name)
+                platform.sweep(self._place)
         super().close()
+
+    def _refuse(self) -> None:
+        """Give the claim back and touch nothing else: what is there is not ours."""
+        claim, self._claim = self._claim, None
+        if claim is not None:
+            claim.release()
+        self._leave()
 
     def _disown(self) -> None:
         """In a forked child: be closed without a word to the peer."""
@@ -191,6 +204,16 @@ class _End(io.RawIOBase):
     def _collected(self) -> None:
         """What is to happen to an end that nobody closed."""
         raise NotImplementedError
+
+    def readable(self) -> bool:
+        """Whether this is the receiving end."""
+        self._check_open()
+        return self._role == platform.RECEIVER
+
+    def writable(self) -> bool:
+        """Whether this is the sending end."""
+        self._check_open()
+        return self._role == platform.SENDER
 
     def seekable(self) -> bool:
         """False: a channel is a stream."""
@@ -235,6 +258,7 @@ class Sender(_End):
     _end: ring.Producer
     _role = platform.SENDER
     _peer = platform.RECEIVER
+    _lingers_since: float | None = None
     _told_of = 0  # which receiver's loss was told
     _finished = False
 
@@ -250,17 +274,20 @@ class Sender(_End):
         capacity = operator.index(capacity)
         if not 1 <= capacity <= layout.LARGEST_CAPACITY:
             raise InvalidCapacity(f"{name}: a ring has at least 1 byte and at most 2**62, not {capacity}")
-        self._claim = platform.claim(name, self._role)
+        self._claim = platform.claim(self._place, self._role)
         try:
             if not waiting.until(self._take_over, timeout):
                 raise ChannelTimeout(
                     f"{name}: a receiver is still attached to an earlier stream after {timeout:g} s; "
                     "end it or wait longer"
                 )
-            self._map(platform.create(name, layout.HEADER_SIZE + capacity), capacity)
+            self._map(platform.create(self._place, layout.HEADER_SIZE + capacity), capacity)
             self._end = self._connect(ring.Producer, persistent=persist)
             self._end.create(secrets.randbits(64), os.getpid())
             self._open(self._end)
+        except (LayoutError, UnsafeMemory):
+            self._refuse()
+            raise
         except BaseException:
             self._leave()
             raise
@@ -269,7 +296,7 @@ class Sender(_End):
 
     def _take_over(self, probe: bool) -> bool | None:
         """End and remove what an earlier sender left; None while a receiver is attached to it."""
-        memory = platform.open_existing(self._name)
+        memory = platform.open_existing(self._place)
         if memory is None:
             return True
         try:
@@ -281,14 +308,28 @@ class Sender(_End):
                 )
         finally:
             memory.close()
-        if not attached:
-            platform.remove(self._name)
+        if attached:
+            self._lingers_since = None
+            return None
+        platform.remove(self._place)
+        # Where names vanish by themselves, a receiver that looks for a stream
+        # may have it open for a moment; nobody else should.
+        now = time.perf_counter()
+        if self._lingers_since is None:
+            self._lingers_since = now
+        if now - self._lingers_since > _LINGER:
+            raise MemoryRefused(
+                f"{self._name}: a process still holds memory of that name, but is not attached; end it or use another name"
+            )
         return None
 
-    def writable(self) -> bool:
-        """True."""
-        self._check_open()
-        return True
+    def read(self, n: int | None = -1) -> bytes:
+        """Unsupported: this end writes."""
+        raise io.UnsupportedOperation("read")
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """Unsupported: this end writes."""
+        raise io.UnsupportedOperation("readinto")
 
     def _verdict(self, probe: bool) -> ring.Verdict:
         verdict = super()._verdict(probe)
@@ -336,9 +377,15 @@ class Sender(_End):
         """Write all of `data`, any buffer; return its size in bytes.
 
         Waits while the ring is full.  Raises ReceiverGone when the receiver
-        left or died, ChannelTimeout when it took nothing for `timeout` seconds
-        (`tell()` says how much was published), ValueError when the stream is
-        closed or finished or a reserved view is not yet committed, LayoutError.
+        left or died, ChannelTimeout when it took nothing for `timeout` seconds,
+        ValueError when the stream is closed or finished or a reserved view is
+        not yet committed, LayoutError.
+
+        After an error `tell()` says how much was published.  If that was none
+        of `data`, the same may be written again; if it was a part, the stream
+        cannot go on.  Either way `close()` gives such a stream up, unless a
+        later write has made good for it.  (To send what can be sent at once,
+        use `reserve` and `commit`.)
         """
         self._check_open()
         return self._end.write(data)
@@ -393,17 +440,27 @@ class Sender(_End):
 
         A return without an error means that every byte was taken (an empty
         stream: that a receiver came).  Raises ChannelTimeout or ReceiverGone,
-        which say how many bytes were not delivered; this end is closed all the
-        same.
+        which say how many bytes were not delivered, or StreamAborted when a
+        write had failed; this end is closed all the same.
         """
         if self._mapping is None:
             super().close()
             return
         try:
+            if self._end.owes:
+                self._give_up()
             self.finish()
             self._raise_unless_fine(self._waiter.until(self._delivered, self._timeout))
         finally:
             self._leave()
+
+    def _give_up(self) -> None:
+        """End a stream that a failed write has left incomplete."""
+        verdict = self._verdict(True)
+        self._end.abort()
+        self._waiter.wake()
+        self._raise_unless_fine(verdict)
+        raise StreamAborted(f"{self._name}: an earlier write failed, so the stream was given up and not finished")
 
     def _delivered(self, probe: bool) -> ring.Verdict | None:
         """END once every byte is taken, None while that can still be."""
@@ -446,13 +503,17 @@ class Receiver(_End):
     _end: ring.Consumer
     _role = platform.RECEIVER
     _peer = platform.SENDER
+    _kept = b""  # acknowledged, and not yet given to anybody
 
     def __init__(self, name: str, timeout: float | None = None) -> None:
         super().__init__(name, timeout)
-        self._claim = platform.claim(name, self._role)
+        self._claim = platform.claim(self._place, self._role)
         try:
             if not waiting.until(self._attach, timeout):
                 raise ChannelTimeout(f"{name}: no sender came for {timeout:g} s; start one or wait longer")
+        except (LayoutError, UnsafeMemory):
+            self._refuse()
+            raise
         except BaseException:
             self._leave()
             raise
@@ -461,7 +522,7 @@ class Receiver(_End):
 
     def _attach(self, probe: bool) -> bool | None:
         """Attach to the stream; None while there is none."""
-        memory = platform.open_existing(self._name)
+        memory = platform.open_existing(self._place)
         if memory is None:
             return None
         try:
@@ -483,11 +544,6 @@ class Receiver(_End):
         finally:
             if self._memory is None:
                 memory.close()
-
-    def readable(self) -> bool:
-        """True."""
-        self._check_open()
-        return True
 
     def _wait(self) -> bool:
         verdict = self._waiter.until(self._verdict_at_last, self._timeout)
@@ -513,7 +569,26 @@ class Receiver(_End):
         StreamAborted, SenderDied, ChannelTimeout, LayoutError.
         """
         self._check_open()
-        return self._end.readinto(buffer)
+        if not self._kept:
+            return self._end.readinto(buffer)
+        with memoryview(buffer) as given, given.cast("B") as target:
+            kept = self._take_kept(len(target))
+            target[: len(kept)] = kept
+        return len(kept)
+
+    def write(self, data: ReadableBuffer) -> int:
+        """Unsupported: this end reads."""
+        raise io.UnsupportedOperation("write")
+
+    def _keep(self, part: bytes) -> None:
+        """Put back what a read that failed had taken already."""
+        self._kept = part
+        self.__dict__.pop("readinto", None)  # the method looks here first
+
+    def _take_kept(self, n: int) -> bytes:
+        """Up to `n` of the bytes that were put back."""
+        part, self._kept = self._kept[:n], self._kept[n:]
+        return part
 
     def read(self, n: int | None = -1) -> bytes:
         """At least 1 and at most `n` bytes, `b""` at the end of a finished stream; all of it without `n`.
@@ -523,44 +598,60 @@ class Receiver(_End):
         if n is None or n < 0:
             return self.readall()
         self._check_open()
-        return self._end.read(n) if n else b""
+        if self._kept or not n:
+            return self._take_kept(n)
+        return self._end.read(n)
 
     def readall(self) -> bytes:
         """Everything up to the end of the stream.
 
         Raises as `readinto` does, also when bytes came first: what came before
-        a broken end is not the whole.
+        a broken end is not the whole.  Those bytes are there for the next read.
         """
         self._check_open()
-        return b"".join(iter(lambda: self._end.read(ring.STEP), b""))
+        pieces = [self._take_kept(len(self._kept))]
+        try:
+            while piece := self._end.read(ring.STEP):
+                pieces.append(piece)
+        except BaseException:
+            self._keep(b"".join(pieces))
+            raise
+        return b"".join(pieces)
 
     def readline(self, size: int | None = -1) -> bytes:
         """Bytes up to and with the next newline, at most `size` of them; what is left at the end.
 
-        Raises as `readinto` does; when part of a line came before the error,
-        returns that part, and the next call raises.
+        Raises as `readinto` does.  When part of a line came before a broken
+        end, returns that part, and the next call raises; when it came before a
+        timeout, raises, and the part is there for the next read.
         """
         self._check_open()
-        bounded = size is not None and size >= 0
-        line = bytearray()
-        while not bounded or len(line) < size:  # type: ignore[operator]
-            most = _LINE_PIECE
-            if bounded:
-                most = min(most, size - len(line))  # type: ignore[operator]
+        most = sys.maxsize if size is None or size < 0 else size
+        line = b""
+        while len(line) < most and not line.endswith(b"\n"):
             try:
-                with self._end.view(most) as view:
-                    piece = bytes(view)
-            except ChannelError:
-                if line:
-                    break
-                raise
-            end = piece.find(b"\n") + 1
-            count = end or len(piece)
-            line += piece[:count]
-            self._end.acknowledge(count)
-            if end or not piece:
+                piece = self._piece_of_line(most - len(line))
+            except (StreamAborted, SenderDied):
+                if not line:
+                    raise
                 break
-        return bytes(line)
+            except BaseException:
+                self._keep(line)
+                raise
+            if not piece:
+                break
+            line += piece
+        return line
+
+    def _piece_of_line(self, most: int) -> bytes:
+        """Some bytes, at most up to and with the next newline; empty at the end."""
+        if self._kept:
+            return self._take_kept(min(self._kept.find(b"\n") + 1 or most, most))
+        with self._end.view(min(most, _LINE_PIECE)) as view:
+            piece = bytes(view)
+        piece = piece[: piece.find(b"\n") + 1 or len(piece)]
+        self._end.acknowledge(len(piece))
+        return piece
 
     def peek(self, n: int) -> memoryview:
         """A read-only view of 1 to `n` contiguous unread bytes; empty at the end of a finished stream.
@@ -571,6 +662,8 @@ class Receiver(_End):
         """
         self._check_open()
         _check_positive(n)
+        if self._kept:
+            return memoryview(self._kept)[:n]
         return self._end.peek(n)
 
     def consume(self, k: int) -> None:
@@ -580,7 +673,10 @@ class Receiver(_End):
         built on the view (an array, say) holds it.
         """
         self._check_open()
-        self._end.consume(k)
+        if self._kept and 0 <= k <= len(self._kept):
+            self._take_kept(k)
+        else:
+            self._end.consume(k)
 
     def tell(self) -> int:
         """Bytes acknowledged so far: the sequence counter."""
@@ -603,7 +699,7 @@ class Receiver(_End):
 @contextlib.contextmanager
 def _header(memory: platform.Memory, name: str) -> Iterator[memoryview | None]:
     """The words of a valid header, or None when its creator has not got so far."""
-    if memory.is_empty():
+    if not memory.has(layout.HEADER_SIZE):
         yield None
         return
     with memory.map(layout.HEADER_SIZE) as page, memoryview(page) as octets, octets.cast("Q") as words:

@@ -44,7 +44,10 @@ _UNITS |= {unit: 2 ** (10 * power) for power, letter in enumerate("kmgt", 1) for
 def _size(text: str) -> int:
     """Bytes from a number with a unit: `64KiB`, `4M` (powers of 1024), `10kB` (of 1000)."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower(), re.ASCII)
-    size = round(float(match[1]) * _UNITS[match[2]]) if match and match[2] in _UNITS else 0
+    size = 0
+    if match and match[2] in _UNITS:
+        with contextlib.suppress(OverflowError):
+            size = round(float(match[1]) * _UNITS[match[2]])
     if size < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a size of at least one byte (try 64KiB or 4MiB)")
     return size
@@ -148,7 +151,7 @@ class _TellingSender(Sender):
 
     def _receiver_lost(self, died: bool) -> None:
         how = "died" if died else "left early"
-        print(f"mmapipc: {self.name}: the receiver {how}; waiting for the next", file=sys.stderr)
+        _say(f"{self.name}: the receiver {how}; waiting for the next")
 
 
 def _move(move: Callable[[memoryview], int | None], view: memoryview, what: str, file: io.RawIOBase) -> int:
@@ -264,7 +267,13 @@ def _report(name: str, trouble: str, code: int) -> int:
     """One line on standard error, which begins with the channel's name; return the exit code."""
     if not trouble.startswith(f"{name}: "):
         trouble = f"{name}: {trouble}"
-    # Nobody may be listening there.
-    with contextlib.suppress(OSError, AttributeError):
-        print(f"mmapipc: {trouble}", file=sys.stderr)
+    _say(trouble)
     return code
+
+
+def _say(text: str) -> None:
+    """Print one line on standard error, if anybody listens there."""
+    if sys.stderr is not None:
+        line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+        with contextlib.suppress(OSError):
+            print(f"mmapipc: {line}", file=sys.stderr, flush=True)

@@ -82,10 +82,11 @@ RECEIVERS = 536 // 8
 ABSENT = 0
 OPEN = 1
 FINISHED = 2  # sender: write_seq is the end of the stream
-ABORTED = 3  # it gave up or died, the stream ends here unfinished
+ABORTED = 3  # sender: it gave up, the stream ends here unfinished
 CLOSED = 4  # receiver: it left
-_SENDER_STATES = (OPEN, FINISHED, ABORTED)
-_RECEIVER_STATES = (ABSENT, OPEN, ABORTED, CLOSED)
+DIED = 5  # stored by the next holder of its role
+_SENDER_STATES = (OPEN, FINISHED, ABORTED, DIED)
+_RECEIVER_STATES = (ABSENT, OPEN, CLOSED, DIED)
 
 PARKED = 1
 LEFT = 2

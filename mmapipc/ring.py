@@ -13,7 +13,7 @@ The rules that both keep:
     loads a state and *then* the counter has every byte that belongs to it.
 3.  A role is claimed outside this module (the kernel holds the claims).  Who
     newly holds a role first settles what a dead predecessor left: the state
-    OPEN becomes ABORTED.  A claim that stands can therefore never lend life
+    OPEN becomes DIED.  A claim that stands can therefore never lend life
     to the dead end whose role it is.
 4.  A missing claim means death only together with a look at state and counter
     made *after* the claim was seen missing: the peer may have finished
@@ -25,12 +25,12 @@ The rules that both keep:
     none, sender OPEN, its claim stands        WAIT
     none, sender FINISHED                      END
     none, sender ABORTED                       GAVE_UP
-    none, sender OPEN, its claim is gone       DIED
+    none, sender DIED, or OPEN without claim   DIED
 
     what the producer sees                     verdict
     -----------------------------------------  ---------
     receiver CLOSED                            GAVE_UP  (*)
-    receiver ABORTED, or OPEN without a claim  DIED     (*)
+    receiver DIED, or OPEN without claim       DIED     (*)
     otherwise, free bytes                      READY
     otherwise                                  WAIT
 
@@ -79,7 +79,7 @@ class Verdict(enum.Enum):
     DIED = "the peer is gone without a word"
 
 
-_GONE = {layout.CLOSED: Verdict.GAVE_UP, layout.ABORTED: Verdict.DIED}
+_GONE = {layout.CLOSED: Verdict.GAVE_UP, layout.DIED: Verdict.DIED}
 
 
 class Barrier:
@@ -208,7 +208,8 @@ class Producer(Half):
 
     `sequence` is the number of bytes published; `spins` how often a full ring
     is looked at before `wait()`; `deserted` tells how the last receiver of a
-    persistent stream went, as last seen, or is None.
+    persistent stream went, as last seen, or is None; `owes` whether a write has
+    failed and was not made up for.
     """
 
     _calls = layout.SENDER_CALLS
@@ -231,6 +232,7 @@ class Producer(Half):
         super().__init__(words, data, name, barrier=barrier, ordered=ordered, wait=wait, answer=answer)
         self._persistent = persistent
         self.deserted: Verdict | None = None
+        self.owes = False
         self._acknowledged = 0
         # Sequence up to which may be written without another look; -1 sends
         # every write the slow way, where its reason is known.
@@ -250,7 +252,7 @@ class Producer(Half):
         For the holder of the sender's role only.
         """
         if layout.load_sender_state(words, name) == layout.OPEN:
-            words[layout.SENDER_STATE] = layout.ABORTED
+            words[layout.SENDER_STATE] = layout.DIED
         return layout.load_receiver_state(words, name) == layout.OPEN
 
     @property
@@ -276,7 +278,7 @@ class Producer(Half):
         self._acknowledged = read
         # The consumer's loads of these bytes come before our stores over them.
         self._order()
-        if self._shut is None and self._view is None:
+        if self._shut is None and self._view is None and not self.owes:
             self._limit = read + self._capacity
         return read + self._capacity - self.sequence
 
@@ -293,7 +295,7 @@ class Producer(Half):
             state = layout.load_receiver_state(self._words, self._name)
             self._order()
             if state == layout.OPEN:
-                state = layout.ABORTED
+                state = layout.DIED
         free = self._refresh()
         gone = _GONE.get(state)
         if gone is not None and not self._persistent:
@@ -319,17 +321,22 @@ class Producer(Half):
             if offset + size <= self._capacity:
                 try:
                     self._data[offset : offset + size] = data
-                except (ValueError, TypeError):  # not plain bytes
-                    return self._write_slowly(data)
-                if not self._ordered:
-                    self._barrier()
-                # Interrupted here, the bytes are published with the next ones.
-                self.sequence = end
-                words = self._words
-                words[_WRITE_SEQ] = end
-                if words[_RECEIVER_CALLS]:
-                    self._answer()
-                return size
+                    if not self._ordered:
+                        self._barrier()
+                    self.sequence = end
+                    words = self._words
+                    words[_WRITE_SEQ] = end
+                    if words[_RECEIVER_CALLS]:
+                        self._answer()
+                    return size
+                except (ValueError, TypeError):
+                    if self.sequence != start:
+                        self._cut_short(start)
+                        raise
+                    # Not plain bytes.
+                except BaseException:
+                    self._cut_short(start)
+                    raise
         return self._write_slowly(data)
 
     def _write_slowly(self, data: ReadableBuffer) -> int:
@@ -341,15 +348,35 @@ class Producer(Half):
             if not size:
                 return 0
             with given.cast("B") if given.c_contiguous else memoryview(given.tobytes()) as source:
+                start = self.sequence
                 done = 0
-                while done < size:
-                    # Released even by an exception, whose traceback would keep the memory.
-                    with self._claim(min(size - done, STEP)) as target:
-                        count = len(target)
-                        target[:] = source[done : done + count]
-                    self._publish(count)
-                    done += count
+                try:
+                    while done < size:
+                        # Released even by an exception, whose traceback would keep the memory.
+                        with self._claim(min(size - done, STEP)) as target:
+                            count = len(target)
+                            target[:] = source[done : done + count]
+                        self._publish(count)
+                        done += count
+                except BaseException:
+                    self._cut_short(start)
+                    raise
+        if self.owes:
+            self.owes = False
+            self._limit = self._acknowledged + self._capacity
         return size
+
+    def _cut_short(self, start: int) -> None:
+        """Remember that a write, begun at `start`, did not do what was asked.
+
+        Until the same is written again the stream must not be finished: an
+        `io.BufferedWriter` closes its raw file also after its flush has failed.
+        When part of it is published, writing it again would double that part.
+        """
+        self.owes = True
+        self._limit = -1
+        if self.sequence != start:
+            self.shut(f"{self._name}: an earlier write was cut short, the stream cannot go on")
 
     def _claim(self, most: int) -> memoryview:
         """The next free bytes in one piece: 1 to `most`; waits while the ring is full."""
@@ -445,10 +472,10 @@ class Consumer(Half):
         """
         receiver = layout.load_receiver_state(words, name)
         if receiver == layout.OPEN:
-            words[layout.RECEIVER_STATE] = receiver = layout.ABORTED
+            words[layout.RECEIVER_STATE] = receiver = layout.DIED
         sender = layout.load_sender_state(words, name)
         wanted = receiver == layout.ABSENT or persistent
-        return wanted and sender != layout.ABORTED and stands()
+        return wanted and sender in (layout.OPEN, layout.FINISHED) and stands()
 
     def attach(self, pid: int) -> None:
         """Take the stream.  From here on a new sender waits for this end to leave."""
@@ -516,14 +543,12 @@ class Consumer(Half):
             if not ready:
                 self._check_not_shut()
                 return 0
+        if count > ready:
+            count = ready
         offset = start % self._capacity
+        if offset + count > self._capacity or count > STEP:
+            return self._readinto_in_pieces(target, count)
         try:
-            if count > ready:
-                count = ready
-            if offset + count > self._capacity:
-                count = self._capacity - offset
-            if count > STEP:
-                count = STEP
             target[:count] = self._data[offset : offset + count]
         except (ValueError, NotImplementedError):  # not plain bytes
             with target.cast("B") as plain:
@@ -538,13 +563,26 @@ class Consumer(Half):
             self._answer()
         return count
 
+    def _readinto_in_pieces(self, target: memoryview, count: int) -> int:
+        """Copy out `count` bytes that are there, across the ring's edge, acknowledging as it goes."""
+        with target.cast("B") as plain:
+            done = 0
+            while done < count:
+                with self.view(min(count - done, STEP)) as view:
+                    plain[done : done + len(view)] = view
+                    moved = len(view)
+                self.acknowledge(moved)
+                done += moved
+        return done
+
     def read(self, most: int) -> bytes:
-        """Up to `most` bytes, in a piece of their own; otherwise as `readinto`."""
+        """Up to `most` bytes, in an object of their own; otherwise as `readinto`."""
         with self.view(most) as view:
             data = bytes(view)
-        if data:
-            self.acknowledge(len(data))
-        return data
+        self.acknowledge(len(data))
+        # What lies beyond the ring's edge belongs to it.
+        more = min(most - len(data), self._published - self.sequence)
+        return data + self.read(more) if more > 0 and data else data
 
     def _more(self) -> int:
         """Wait for unread bytes; return how many there are, 0 at the end."""

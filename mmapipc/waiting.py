@@ -104,20 +104,22 @@ class Waiter:
         end = self._end
         began = time.perf_counter()
         futex = self._peers_counter
-        if futex is None:
-            result = until(poll, timeout)
-        else:
 
-            def park(seconds: float) -> None:
-                end.park(True)
-                try:
-                    futex.fence()
-                    if poll(False) is None:
-                        futex.wait(end.awaited, seconds)
-                finally:
-                    end.park(False)
+        def rest(seconds: float) -> None:
+            # Also without a futex: a peer that is called and finds nobody
+            # to wake asks at once whether we live.
+            end.park(True)
+            try:
+                if futex is None:
+                    time.sleep(seconds)
+                    return
+                futex.fence()
+                if poll(False) is None:
+                    futex.wait(end.awaited, seconds)
+            finally:
+                end.park(False)
 
-            result = until(poll, timeout, park, _PARK)
+        result = until(poll, timeout, rest, _LONGEST_NAP if futex is None else _PARK)
         # Would a longer spin have been enough?
         if time.perf_counter() - began < 100e-6:
             end.spins = min(2 * end.spins, _SPINS_AT_MOST)

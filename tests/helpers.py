@@ -124,7 +124,7 @@ class ChannelTest(unittest.TestCase):
             eventually(lambda: not self._exists(), "the channel's memory is gone")
 
     def _exists(self) -> bool:
-        memory = platform.open_existing(self.name)
+        memory = platform.open_existing(platform.place(self.name))
         if memory is not None:
             memory.close()
         return memory is not None

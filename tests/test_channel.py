@@ -189,6 +189,9 @@ class RawFiles(ChannelTest):
                 self.assertFalse(end.isatty())
                 with self.assertRaises(io.UnsupportedOperation):
                     end.fileno()
+            for call in (sender.read, sender.readline, lambda: sender.read(1), lambda: receiver.write(b"x")):
+                with self.assertRaises(io.UnsupportedOperation):
+                    call()
                 self.assertIn(self.name, repr(end))
 
     def test_after_close_every_call_raises_value_error(self):
@@ -213,7 +216,9 @@ class RawFiles(ChannelTest):
                 sender.finish,
                 sender.flush,
                 sender.writable,
+                sender.readable,
                 sender.seekable,
+                lambda: sender.read(1),
                 sender.isatty,
                 sender.fileno,
                 sender.__enter__,
@@ -228,6 +233,8 @@ class RawFiles(ChannelTest):
                 lambda: receiver.consume(0),
                 receiver.tell,
                 receiver.readable,
+                receiver.writable,
+                lambda: receiver.write(b"x"),
                 receiver.seekable,
                 receiver.fileno,
                 receiver.__enter__,
@@ -287,6 +294,11 @@ class RawFiles(ChannelTest):
                 self.assertEqual(pickle.load(reader), thing)
             self.assertEqual(reader.read(), b"")
             writer.result()
+        # Unbuffered, across the edge of the ring.
+        with self.both(capacity=1000) as (sender, receiver):
+            for number in range(1000):
+                pickle.dump([number, b"x" * (number % 900)], sender)
+                self.assertEqual(pickle.load(receiver)[0], number)
         with self.both() as (sender, receiver):
             pickle.dump({"small": 1}, sender)
             pickle.dump([2], sender)
@@ -331,6 +343,85 @@ class Arguments(ChannelTest):
             self.assertEqual((type(copy), str(copy)), (ours, "name: what"))
 
 
+class FailedWrites(ChannelTest):
+    def test_a_failed_flush_is_not_followed_by_a_clean_end(self):
+        for written in (b"", b"ab", b"abcd"):
+            with self.subTest(written=written), self.both(capacity=4, timeout=0.05) as (sender, receiver):
+                sender.write(written)
+                wrapped = io.BufferedWriter(sender)
+                wrapped.write(b"never wholly in the ring")
+                with self.assertRaises(mmapipc.ChannelError):
+                    wrapped.close()
+                self.assertTrue(sender.closed)
+                with self.assertRaises(mmapipc.StreamAborted):
+                    receiver.read()
+
+    def test_a_failed_flush_that_is_repeated_doubles_nothing(self):
+        with self.both(capacity=4, timeout=0.05) as (sender, receiver):
+            wrapped = io.BufferedWriter(sender)
+            wrapped.write(b"abcdefgh")
+            with self.assertRaises(mmapipc.ChannelTimeout):
+                wrapped.flush()
+            self.assertEqual(receiver.read(9), b"abcd")
+            with self.assertRaises(ValueError):
+                wrapped.flush()
+            with self.assertRaises((ValueError, mmapipc.StreamAborted)):
+                wrapped.close()
+            sender.abort()
+            with self.assertRaises(mmapipc.StreamAborted):
+                receiver.read(9)
+
+    def test_a_write_that_did_not_begin_may_be_repeated(self):
+        with self.both(capacity=4, timeout=0.05) as (sender, receiver):
+            sender.write(b"abcd")
+            with self.assertRaises(mmapipc.ChannelTimeout):
+                sender.write(b"e")
+            self.assertEqual(receiver.read(9), b"abcd")
+            sender.write(b"e")
+            sender.finish()
+            self.assertEqual(receiver.read(), b"e")
+
+
+class FailedReads(ChannelTest):
+    """A timeout takes nothing away."""
+
+    def test_each_way_to_read_goes_on_with_what_a_timeout_left(self):
+        for first in (lambda r: r.readline(), lambda r: r.read()):
+            for then in (
+                lambda r: r.read(3) + r.read(3),
+                lambda r: r.readline(2) + r.readline(2),
+                lambda r: b"".join([bytes(r.peek(2)), r.consume(2) or b"", r.read(9)]),
+                lambda r: (lambda b: bytes(b[: r.readinto(b)]))(bytearray(9)),
+            ):
+                with self.subTest(first=first, then=then), self.both(timeout=0.05) as (sender, receiver):
+                    sender.write(b"half")
+                    with self.assertRaises(mmapipc.ChannelTimeout):
+                        first(receiver)
+                    self.assertEqual(then(receiver), b"half")
+                    sender.write(b"rest\n")
+                    self.assertEqual(receiver.readline(), b"rest\n")
+
+    def test_a_read_of_all_goes_on(self):
+        with self.both(timeout=0.05) as (sender, receiver):
+            sender.write(b"part1 ")
+            with self.assertRaises(mmapipc.ChannelTimeout):
+                receiver.read()
+            sender.write(b"part2")
+            sender.finish()
+            self.assertEqual(receiver.read(), b"part1 part2")
+
+    def test_what_came_before_a_broken_end_can_still_be_had(self):
+        with self.both() as (sender, receiver):
+            sender.write(b"published")
+            sender.abort()
+            for _ in range(2):
+                with self.assertRaises(mmapipc.StreamAborted):
+                    receiver.read()
+            self.assertEqual(receiver.read(99), b"published")
+            with self.assertRaises(mmapipc.StreamAborted):
+                receiver.read(99)
+
+
 class Timeouts(ChannelTest):
     """Every wait is bounded, and says what it waited for."""
 
@@ -346,16 +437,22 @@ class Timeouts(ChannelTest):
 
     def test_no_receiver(self):
         sender = mmapipc.Sender(self.name, capacity=4, timeout=0.05)
-        self.check(lambda: sender.write(b"abcdefgh"), "no receiver", "4 bytes")
-        self.assertEqual(sender.tell(), 4)
-        self.check(lambda: sender.reserve(1), "no receiver")
-        self.check(sender.close, "4 bytes were not delivered")
+        sender.write(b"abc")
+        self.check(sender.close, "no receiver", "3 bytes were not delivered")
         self.assertTrue(sender.closed)
+        with contextlib.closing(mmapipc.Sender(self.name, capacity=4, timeout=0.05)) as sender:
+            self.check(lambda: sender.write(b"abcdefgh"), "no receiver", "4 bytes")
+            self.assertEqual(sender.tell(), 4)
+            sender.abort()
+        with contextlib.closing(mmapipc.Sender(self.name, capacity=4, timeout=0.05)) as sender:
+            sender.write(b"abcd")
+            self.check(lambda: sender.reserve(1), "no receiver")
+            sender.abort()
 
     def test_a_receiver_that_takes_nothing(self):
         with self.both(capacity=4, timeout=0.05) as (sender, receiver):
             sender.write(b"abcd")
-            self.check(lambda: sender.write(b"e"), "took nothing")
+            self.check(lambda: sender.reserve(1), "took nothing")
             receiver.read(1)
             self.check(sender.close, "3 bytes were not delivered")
             self.assertEqual(receiver.read(), b"bcd")
@@ -497,7 +594,7 @@ class Ends(ChannelTest):
 @unittest.skipIf(WINDOWS, "POSIX only: files in a directory")
 class Files(ChannelTest):
     def test_a_foreign_object_in_its_place_is_refused(self):
-        place = platform.location(self.name)
+        place = platform.place(self.name).location
         elsewhere = self.file(b"x")
         for make, word in (
             (lambda: os.mkdir(place), "regular"),
@@ -519,7 +616,7 @@ class Files(ChannelTest):
                 self.assertEqual(file.stat().st_mode & 0o777, 0o600)
 
     def test_a_file_that_is_no_channel_is_left_alone(self):
-        place = platform.location(self.name)
+        place = platform.place(self.name).location
         with open(os.open(place, os.O_CREAT | os.O_WRONLY, 0o600), "wb") as file:
             file.write(noise(10_000))
         for kind in (mmapipc.Sender, mmapipc.Receiver):

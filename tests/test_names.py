@@ -20,6 +20,7 @@ class Encoding(unittest.TestCase):
             ("ü", "", "%C3%BC"),
             ("Global\\x", "Global\\", "x"),
             ("Local\\x", "Local\\", "x"),
+            ("Global\\Local\\x", "Global\\", "Local%5Cx"),
             ("global\\x", "", "global%5Cx"),
         ):
             self.assertEqual(_names.split(name), (prefix, encoded))
@@ -37,7 +38,7 @@ class Encoding(unittest.TestCase):
             self.assertIsInstance(caught.exception, ValueError)
 
     def test_location(self):
-        place = platform.location("Local\\a b")
+        place = platform.place("Local\\a b").location
         if WINDOWS:
             self.assertEqual(place, "Local\\mmapipc.a%20b")
         else:

@@ -59,8 +59,8 @@ except TimeoutError as error:
         waiting = self.python("""
 from mmapipc import platform
 claim = platform.claim
-def told(name, role):
-    claimed = claim(name, role)
+def told(place, role):
+    claimed = claim(place, role)
     say('claimed')
     return claimed
 platform.claim = told
@@ -201,8 +201,8 @@ class DefaultDirectory(ChannelTest):
         del os.environ["MMAPIPC_DIR"]
         try:
             with self.both() as (sender, _):
-                self.assertTrue(platform.location(self.name).startswith("/dev/shm/"))
-                self.assertTrue(os.path.exists(platform.location(self.name)))
+                self.assertTrue(platform.place(self.name).location.startswith("/dev/shm/"))
+                self.assertTrue(os.path.exists(platform.place(self.name).location))
             self.assertFalse([entry for entry in os.listdir("/dev/shm") if self.name in entry])
         finally:
             os.environ["MMAPIPC_DIR"] = str(self.memory)

@@ -49,10 +49,8 @@ class Ring:
 
     def put(self, data: bytes) -> int:
         """Write as much as fits; return how much."""
-        start = self.producer.sequence
-        with contextlib.suppress(Blocked):
-            self.producer.write(data)
-        return self.producer.sequence - start
+        free = len(self.data) - (self.producer.sequence - self.consumer.sequence)
+        return self.producer.write(data[:free])
 
     def take(self, most: int) -> bytes:
         """Read as much as is there, up to `most` bytes."""
@@ -87,6 +85,8 @@ class Moving(unittest.TestCase):
             with self.subTest(capacity=capacity):
                 ring = Ring(capacity)
                 self.assertEqual(ring.put(b"abcdef"), capacity)
+                with self.assertRaises(Blocked):
+                    ring.producer.write(b"x")
                 self.assertEqual(ring.put(b"x"), 0)
                 with self.assertRaises(Blocked):
                     ring.producer.reserve(5)
@@ -112,6 +112,30 @@ class Moving(unittest.TestCase):
             self.assertEqual(int.from_bytes(ring.memory[128:136], "little"), sequence + 1)
             ring.take(1)
             self.assertEqual(int.from_bytes(ring.memory[256:264], "little"), sequence + 1)
+
+
+class FailedWrites(unittest.TestCase):
+    """A write that raised leaves a debt, so that nobody takes the stream for whole."""
+
+    def test_what_was_not_begun_can_be_written_again(self):
+        ring = Ring(2)
+        ring.put(b"ab")
+        with self.assertRaises(Blocked):
+            ring.producer.write(b"c")
+        self.assertTrue(ring.producer.owes)
+        self.assertEqual(ring.take(2), b"ab")
+        ring.producer.write(b"c")
+        self.assertFalse(ring.producer.owes)
+        self.assertEqual(ring.take(2), b"c")
+
+    def test_what_was_begun_cannot_be_written_again(self):
+        ring = Ring(2)
+        with self.assertRaises(Blocked):
+            ring.producer.write(b"abc")
+        self.assertTrue(ring.producer.owes)
+        self.assertEqual(ring.take(2), b"ab")
+        with self.assertRaisesRegex(ValueError, "cut short"):
+            ring.producer.write(b"abc")
 
 
 class Verdicts(unittest.TestCase):
@@ -176,7 +200,7 @@ class Verdicts(unittest.TestCase):
         ring = Ring(4)
         ring.attach()
         self.assertTrue(Producer.settle(ring.words, "ring"))
-        self.assertIs(ring.consumer.verdict(alive), Verdict.GAVE_UP)
+        self.assertIs(ring.consumer.verdict(alive), Verdict.DIED)
 
         ring = Ring(4)
         ring.attach()

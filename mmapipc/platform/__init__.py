@@ -2,38 +2,38 @@
 
 Two siblings with the same functions; this is the only place that chooses.
 
-`claim(name, role)`
+`place(name)`
+    Where the channel of that name is, a `Place`: what the others want.
+`claim(place, role)`
     Take a role of a channel, or raise RoleTaken.  The kernel holds the claim:
     it goes with the process, however that ends.  Returns a `Claim`.
-`create(name, size)`
+`create(place, size)`
     Make the memory; the caller holds the sender's claim.  Returns a `Memory`.
-`open_existing(name)`
-    The memory of that name, or None when there is none.  Never creates.
-`remove(name)`
+`open_existing(place)`
+    The memory, or None when there is none.  Never creates.
+`remove(place)`
     Take the name from memory that nobody needs; the caller holds the sender's
     claim.  Nothing to do where names vanish by themselves.
-`sweep(name)`
+`sweep(place)`
     Remove what is left of a channel at which nobody is.
-`location(name)`
-    The name as the system knows it: a tagname, a path.
-`yield_processor()`
-    Let others run.
 `futex(mapping, offset)`
     The counter there as something to sleep on, or None where that is not to be had.
 `join_fences()`
     Let other processes' futex fences order this process's loads and stores too.
+`yield_processor()`
+    Let others run.
 `ORDERED`
     Whether this processor keeps stores in order and loads in order.
 
 A `Memory` has `map(length)` (an `mmap.mmap` of its first bytes, writable),
-`is_empty()` (whether it has no bytes yet), `fits(length)` (whether it has as
-many as that), `stands(role)` (whether the sender of this very stream lives;
+`has(length)` (whether it has as many bytes yet), `fits(length)` (whether it has
+just as many), `stands(role)` (whether the sender of this very stream lives;
 whether somebody has the receiver's role) and `close()`.
 """
 
 import sys
 
-from ._names import LONGEST_NAME, RECEIVER, SENDER
+from ._names import LONGEST_NAME, RECEIVER, SENDER, Place
 
 if sys.platform == "win32":
     from ._windows import (
@@ -44,8 +44,8 @@ if sys.platform == "win32":
         create,
         futex,
         join_fences,
-        location,
         open_existing,
+        place,
         remove,
         sweep,
         yield_processor,
@@ -59,8 +59,8 @@ else:
         create,
         futex,
         join_fences,
-        location,
         open_existing,
+        place,
         remove,
         sweep,
         yield_processor,
@@ -73,12 +73,13 @@ __all__ = [
     "SENDER",
     "Claim",
     "Memory",
+    "Place",
     "claim",
     "create",
     "futex",
     "join_fences",
-    "location",
     "open_existing",
+    "place",
     "remove",
     "sweep",
     "yield_processor",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+from typing import NamedTuple
 from urllib.parse import quote
 
 from ..errors import InvalidName
@@ -13,7 +13,17 @@ RECEIVER = "receiver"
 LONGEST_NAME = 200  # characters once encoded: a file name has room for 255 bytes
 
 
-@functools.lru_cache
+class Place(NamedTuple):
+    """Where a channel is.  Found once for each end: a process may change directory or user."""
+
+    name: str  # as given, for messages
+    location: str  # as the system knows it: a tagname, an absolute path
+
+    def of(self, part: str) -> str:
+        """The location of something that belongs to the channel.  `+` is in no encoded name."""
+        return f"{self.location}+{part}"
+
+
 def split(name: str) -> tuple[str, str]:
     """Split off a leading `Global\\` or `Local\\`; return (prefix, encoded rest).
 
@@ -26,6 +36,7 @@ def split(name: str) -> tuple[str, str]:
     for known in ("Global\\", "Local\\"):
         if name.startswith(known):
             prefix, name = known, name[len(known) :]
+            break
     # Half a surrogate pair can be in a name that came from the command line.
     encoded = quote(name, safe="", errors="surrogatepass").replace("~", "%7E")
     if not encoded:

@@ -30,6 +30,7 @@ import weakref
 
 from ..errors import ChannelError, LayoutError, MemoryRefused, RoleTaken, UnsafeMemory
 from . import _names
+from ._names import Place
 
 # Total store order; everything else is taken to be weakly ordered.
 ORDERED = os.uname().machine.lower() in ("x86_64", "amd64", "i686", "i386")
@@ -50,10 +51,10 @@ else:
         """Nothing to do without futexes."""
 
 
-def location(name: str) -> str:
-    """Where the memory of that name is: the path of its file."""
+def place(name: str) -> Place:
+    """Where the memory of that name is: the path of its file.  Raises InvalidName."""
     encoded = _names.split(name)[1]
-    return os.path.join(_directory(), f"mmapipc.{os.geteuid()}.{encoded}")
+    return Place(name, os.path.join(os.path.abspath(_directory()), f"mmapipc.{os.geteuid()}.{encoded}"))
 
 
 def _directory() -> str:
@@ -67,11 +68,11 @@ def _directory() -> str:
     return tempfile.gettempdir()
 
 
-def _refused(name: str, error: OSError) -> ChannelError:
+def _refused(place: Place, error: OSError) -> ChannelError:
     """The system's refusal in our words."""
-    path = location(name)
+    name, path = place
     if error.errno == errno.ENOSPC:
-        advice = f"no space left in {_directory()}; use a smaller capacity or set MMAPIPC_DIR"
+        advice = f"no space left in {os.path.dirname(path)}; use a smaller capacity or set MMAPIPC_DIR"
     elif error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EMLINK):
         return UnsafeMemory(f"{name}: {path} is not a regular file; remove it")
     elif error.errno in (errno.EFBIG, errno.ENOMEM, errno.EINVAL):
@@ -83,25 +84,26 @@ def _refused(name: str, error: OSError) -> ChannelError:
     return refusal
 
 
-def _open(name: str, path: str, flags: int) -> int:
+def _open(place: Place, path: str, flags: int) -> int:
     """Open a file of the channel that only this user can open; return the descriptor.
 
     Raises FileNotFoundError, FileExistsError, MemoryRefused or UnsafeMemory.
     """
+    name = place.name
     try:
         # O_NONBLOCK: a FIFO in that place must not stop us.
         fd = os.open(path, flags | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
     except (FileNotFoundError, FileExistsError) as error:
         if error.errno == errno.ENOENT and flags & os.O_CREAT:
-            raise _refused(name, error) from None
+            raise _refused(place, error) from None
         raise
     except PermissionError as error:
         with contextlib.suppress(OSError):
             if os.lstat(path).st_uid != os.geteuid():
                 raise UnsafeMemory(f"{name}: {path} belongs to another user; use another name") from None
-        raise _refused(name, error) from None
+        raise _refused(place, error) from None
     except OSError as error:
-        raise _refused(name, error) from None
+        raise _refused(place, error) from None
     status = os.fstat(fd)
     trouble = None
     if not stat.S_ISREG(status.st_mode):
@@ -148,11 +150,11 @@ def _is_at(fd: int, path: str) -> bool:
     return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
 
 
-def _lock_role(name: str, role: str) -> int | None:
+def _lock_role(place: Place, role: str) -> int | None:
     """Lock a role's file and return its descriptor; None when it is locked already."""
-    path = f"{location(name)}+{role}"
+    path = place.of(role)
     while True:
-        fd = _open(name, path, os.O_CREAT)
+        fd = _open(place, path, os.O_CREAT)
         if not _lock(fd, fcntl.LOCK_EX):
             os.close(fd)
             return None
@@ -161,9 +163,9 @@ def _lock_role(name: str, role: str) -> int | None:
         os.close(fd)
 
 
-def _is_claimed(name: str, role: str) -> bool:
+def _is_claimed(place: Place, role: str) -> bool:
     try:
-        fd = _open(name, f"{location(name)}+{role}", 0)
+        fd = _open(place, place.of(role), 0)
     except FileNotFoundError:
         return False
     try:
@@ -172,10 +174,10 @@ def _is_claimed(name: str, role: str) -> bool:
         os.close(fd)
 
 
-def _pid_of(name: str, role: str) -> int:
+def _pid_of(place: Place, role: str) -> int:
     """The pid that the holder of a role left, or 0."""
     try:
-        fd = _open(name, f"{location(name)}+{role}", 0)
+        fd = _open(place, place.of(role), 0)
     except FileNotFoundError:
         return 0
     try:
@@ -201,18 +203,16 @@ def _lives(pid: int) -> bool:
 class Claim:
     """A role that this process holds."""
 
-    def __init__(self, name: str, role: str, fd: int) -> None:
-        self._name = name
-        self._role = role
+    def __init__(self, path: str, fd: int) -> None:
+        self._path = path
         self._fd = fd
         _held.add(self)
 
     def release(self) -> None:
         """Give the role up, and its file."""
         _held.discard(self)
-        path = f"{location(self._name)}+{self._role}"
-        if _is_at(self._fd, path):
-            os.unlink(path)
+        if _is_at(self._fd, self._path):
+            os.unlink(self._path)
         _unlock(self._fd)
 
     def disown(self) -> None:
@@ -220,46 +220,47 @@ class Claim:
         os.close(self._fd)
 
 
-def claim(name: str, role: str) -> Claim:
+def claim(place: Place, role: str) -> Claim:
     """Take the role, or raise RoleTaken."""
     deadline = time.monotonic() + _PATIENCE
-    while (fd := _lock_role(name, role)) is None:
-        pid = _pid_of(name, role)
+    while (fd := _lock_role(place, role)) is None:
+        pid = _pid_of(place, role)
         if _lives(pid) or time.monotonic() > deadline:
-            raise RoleTaken(f"{name}: there is a {role} already (pid {pid}); use another name or end it")
+            raise RoleTaken(f"{place.name}: there is a {role} already (pid {pid}); use another name or end it")
         time.sleep(0.001)
-    held = Claim(name, role, fd)
+    held = Claim(place.of(role), fd)
     try:
         os.ftruncate(fd, 0)
         os.pwrite(fd, b"%d" % os.getpid(), 0)
     except OSError as error:
-        held.release()
-        raise _refused(name, error) from None
+        # Only a message wants the pid: a directory that the ring has filled is no reason to fail.
+        if error.errno != errno.ENOSPC:
+            held.release()
+            raise _refused(place, error) from None
     return held
 
 
 class Memory:
     """A channel's file, open."""
 
-    def __init__(self, name: str, fd: int, lock: int | None = None) -> None:
-        self._name = name
+    def __init__(self, place: Place, fd: int, lock: int | None = None) -> None:
+        self._place = place
         self._fd = fd
         self._sender_lock = lock
-        if lock is not None:
-            _held.add(self)
+        _held.add(self)
 
     def map(self, length: int) -> mmap.mmap:
         """Map the first `length` bytes; LayoutError when there are fewer."""
         if os.fstat(self._fd).st_size < length:
-            raise LayoutError(f"{self._name}: {location(self._name)} is shorter than a channel; remove it")
+            raise LayoutError(f"{self._place.name}: {self._place.location} is shorter than a channel; remove it")
         try:
             return mmap.mmap(self._fd, length)
         except OSError as error:
-            raise _refused(self._name, error) from None
+            raise _refused(self._place, error) from None
 
-    def is_empty(self) -> bool:
-        """Whether the creator has not yet given the file its bytes."""
-        return os.fstat(self._fd).st_size == 0
+    def has(self, length: int) -> bool:
+        """Whether the creator has given the file as many bytes yet."""
+        return os.fstat(self._fd).st_size >= length
 
     def fits(self, length: int) -> bool:
         """Whether the file has exactly this many bytes."""
@@ -269,7 +270,7 @@ class Memory:
         """Whether the sender of this very stream lives; whether somebody has the receiver's role."""
         if role == _names.SENDER:
             return _is_locked(self._fd)
-        return _is_claimed(self._name, role)
+        return _is_claimed(self._place, role)
 
     def close(self) -> None:
         """Let go of the file, and as its sender of the lock."""
@@ -280,18 +281,19 @@ class Memory:
 
     def disown(self) -> None:
         """In a forked child: let go of what is the parent's."""
+        os.close(self._fd)
         if self._sender_lock is not None:
             os.close(self._sender_lock)
 
 
-def create(name: str, size: int) -> Memory:
+def create(place: Place, size: int) -> Memory:
     """Make the memory: `size` zero bytes, all of them reserved."""
-    path = location(name)
-    fd = _open(name, path, os.O_CREAT | os.O_EXCL)
+    path = place.location
+    fd = _open(place, path, os.O_CREAT | os.O_EXCL)
     lock = -1
     try:
         _reserve(fd, size)
-        lock = _open(name, path, 0)
+        lock = _open(place, path, 0)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BaseException as error:
         os.unlink(path)
@@ -299,9 +301,9 @@ def create(name: str, size: int) -> Memory:
         if lock >= 0:
             os.close(lock)
         if isinstance(error, OSError) and not isinstance(error, ChannelError):
-            raise _refused(name, error) from None
+            raise _refused(place, error) from None
         raise
-    return Memory(name, fd, lock)
+    return Memory(place, fd, lock)
 
 
 def _reserve(fd: int, size: int) -> None:
@@ -314,25 +316,25 @@ def _reserve(fd: int, size: int) -> None:
             size -= os.write(fd, block[:size])
 
 
-def open_existing(name: str) -> Memory | None:
+def open_existing(place: Place) -> Memory | None:
     """Open the memory of that name; None when there is none."""
     try:
-        return Memory(name, _open(name, location(name), 0))
+        return Memory(place, _open(place, place.location, 0))
     except FileNotFoundError:
         return None
 
 
-def remove(name: str) -> None:
+def remove(place: Place) -> None:
     """Take the name away.  For the holder of the sender's role only."""
     try:
-        os.unlink(location(name))
+        os.unlink(place.location)
     except FileNotFoundError:
         pass
     except OSError as error:
-        raise _refused(name, error) from None
+        raise _refused(place, error) from None
 
 
-def sweep(name: str) -> None:
+def sweep(place: Place) -> None:
     """Remove what is left of a channel at which nobody is.
 
     Both ends call this after their own claim is released.  Locks are system
@@ -340,17 +342,17 @@ def sweep(name: str) -> None:
     roles free.  Whoever finds the sender's role locked leaves the sweeping to
     its holder; that one, should it have met a receiver, looks again.
     """
-    while (sender := _lock_role(name, _names.SENDER)) is not None:
+    while (sender := _lock_role(place, _names.SENDER)) is not None:
         receiver = None
         try:
-            receiver = _lock_role(name, _names.RECEIVER)
+            receiver = _lock_role(place, _names.RECEIVER)
             if receiver is not None:
-                remove(name)
+                remove(place)
         finally:
             if receiver is not None:
-                Claim(name, _names.RECEIVER, receiver).release()
-            Claim(name, _names.SENDER, sender).release()
-        if receiver is not None or _is_claimed(name, _names.RECEIVER):
+                Claim(place.of(_names.RECEIVER), receiver).release()
+            Claim(place.of(_names.SENDER), sender).release()
+        if receiver is not None or _is_claimed(place, _names.RECEIVER):
             break
 
 

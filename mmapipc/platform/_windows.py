@@ -19,14 +19,16 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import sys
 import time
 from ctypes import wintypes
 
 from ..errors import ChannelError, LayoutError, MemoryRefused, RoleTaken
 from . import _names
+from ._names import Place
 
 # Also for x64 Python on an ARM processor: the emulation keeps the order.
-ORDERED = os.environ.get("PROCESSOR_ARCHITECTURE", "").upper() in ("AMD64", "X86")
+ORDERED = "amd64" in sys.version.lower()
 
 _PATIENCE = 1.0  # seconds a claimant gives a holder to write its pid
 
@@ -98,15 +100,15 @@ def join_fences() -> None:
     """Nothing to do without futexes."""
 
 
-def location(name: str) -> str:
-    """Where the memory of that name is: its tagname."""
+def place(name: str) -> Place:
+    """Where the memory of that name is: its tagname.  Raises InvalidName."""
     prefix, encoded = _names.split(name)
-    return f"{prefix}mmapipc.{encoded}"
+    return Place(name, f"{prefix}mmapipc.{encoded}")
 
 
-def _refused(name: str, code: int) -> ChannelError:
+def _refused(place: Place, code: int) -> ChannelError:
     """The system's refusal in our words."""
-    tag = location(name)
+    name, tag = place
     if code == _ERROR_INVALID_HANDLE:
         return RoleTaken(f"{name}: {tag} is the name of an object of another kind; use another name")
     if code == _ERROR_PATH_NOT_FOUND:
@@ -133,34 +135,34 @@ class Claim:
         _close_handle(self._mutex)
 
 
-def claim(name: str, role: str) -> Claim:
+def claim(place: Place, role: str) -> Claim:
     """Take the role, or raise RoleTaken."""
-    tag = f"{location(name)}+{role}"
+    tag = place.of(role)
     deadline = time.monotonic() + _PATIENCE
     while True:
         mutex = _create_mutex(None, False, tag)
         code = ctypes.get_last_error()
         if not mutex:
-            raise _refused(name, code)
+            raise _refused(place, code)
         if code != _ERROR_ALREADY_EXISTS:
             break
         _close_handle(mutex)
-        pid = _pid_of(name, tag)
+        pid = _pid_of(place, tag)
         if pid or time.monotonic() > deadline:
-            raise RoleTaken(f"{name}: there is a {role} already (pid {pid}); use another name or end it")
+            raise RoleTaken(f"{place.name}: there is a {role} already (pid {pid}); use another name or end it")
         time.sleep(0.001)
     try:
         written = mmap.mmap(-1, 8, tagname=f"{tag}+pid")
     except OSError as error:
         _close_handle(mutex)
-        raise _refused(name, error.winerror) from None
+        raise _refused(place, error.winerror) from None
     written[:] = os.getpid().to_bytes(8, "little")
     return Claim(mutex, written)
 
 
-def _pid_of(name: str, tag: str) -> int:
+def _pid_of(place: Place, tag: str) -> int:
     """The pid that the holder of a role left, or 0."""
-    memory = _open_memory(name, f"{tag}+pid")
+    memory = _open_memory(place, f"{tag}+pid")
     if memory is None:
         return 0
     try:
@@ -173,8 +175,8 @@ def _pid_of(name: str, tag: str) -> int:
 class Memory:
     """A mapping object, held open by a handle so that its name is sure to lead to it."""
 
-    def __init__(self, name: str, tag: str, handle: int) -> None:
-        self._name = name
+    def __init__(self, place: Place, tag: str, handle: int) -> None:
+        self._place = place
         self._tag = tag
         self._handle = handle
 
@@ -186,19 +188,19 @@ class Memory:
         except OSError as error:
             if error.winerror == _ERROR_ACCESS_DENIED:
                 raise LayoutError(
-                    f"{self._name}: the memory of that name is smaller than a channel; use another name"
+                    f"{self._place.name}: the memory of that name is smaller than a channel; use another name"
                 ) from None
-            raise _refused(self._name, error.winerror) from None
+            raise _refused(self._place, error.winerror) from None
 
-    def is_empty(self) -> bool:
-        """False: a mapping object has its bytes from the start."""
-        return False
+    def has(self, length: int) -> bool:
+        """True: a mapping object has its bytes from the start (`map` tells when they are fewer)."""
+        return True
 
     def fits(self, length: int) -> bool:
         """Whether the object has this many bytes, rounded up to whole pages as the system does."""
         view = _map_view(self._handle, _FILE_MAP_READ, 0, 0, 0)
         if not view:
-            raise _refused(self._name, ctypes.get_last_error())
+            raise _refused(self._place, ctypes.get_last_error())
         about = _MemoryBasicInformation()
         _virtual_query(view, ctypes.byref(about), ctypes.sizeof(about))
         _unmap_view(view)
@@ -206,7 +208,7 @@ class Memory:
 
     def stands(self, role: str) -> bool:
         """Whether somebody has that role of the channel."""
-        mutex = _open_mutex(_SYNCHRONIZE, False, f"{location(self._name)}+{role}")
+        mutex = _open_mutex(_SYNCHRONIZE, False, self._place.of(role))
         if not mutex:
             return False
         _close_handle(mutex)
@@ -217,38 +219,38 @@ class Memory:
         _close_handle(self._handle)
 
 
-def _open_memory(name: str, tag: str) -> Memory | None:
+def _open_memory(place: Place, tag: str) -> Memory | None:
     handle = _open_mapping(_FILE_MAP_READ, False, tag)
     if handle:
-        return Memory(name, tag, handle)
+        return Memory(place, tag, handle)
     code = ctypes.get_last_error()
     if code == _ERROR_FILE_NOT_FOUND:
         return None
-    raise _refused(name, code)
+    raise _refused(place, code)
 
 
-def create(name: str, size: int) -> Memory:
+def create(place: Place, size: int) -> Memory:
     """Make the memory: `size` zero bytes, all of them reserved."""
-    tag = location(name)
+    tag = place.location
     try:
         made = mmap.mmap(-1, size, tagname=tag)
     except OSError as error:
-        raise _refused(name, error.winerror) from None
+        raise _refused(place, error.winerror) from None
     with made:
-        memory = _open_memory(name, tag)
+        memory = _open_memory(place, tag)
     if memory is None:
-        raise _refused(name, _ERROR_FILE_NOT_FOUND)
+        raise _refused(place, _ERROR_FILE_NOT_FOUND)
     return memory
 
 
-def open_existing(name: str) -> Memory | None:
+def open_existing(place: Place) -> Memory | None:
     """Open the memory of that name; None when there is none."""
-    return _open_memory(name, location(name))
+    return _open_memory(place, place.location)
 
 
-def remove(name: str) -> None:
+def remove(place: Place) -> None:
     """Nothing to do: the name vanishes with the last handle."""
 
 
-def sweep(name: str) -> None:
+def sweep(place: Place) -> None:
     """Nothing to do: the names vanish with the last handles."""
