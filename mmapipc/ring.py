@@ -267,8 +267,10 @@ class Producer(Half):
     @property
     def receivers(self) -> int:
         """How many receivers this stream has had, with the one attached."""
-        count: int = self._words[layout.RECEIVERS]
-        return count
+        # Counted before the state is stored: one that died in between never came.
+        if layout.load_receiver_state(self._words, self._name) == layout.ABSENT:
+            return 0
+        return layout.load_receivers(self._words, self._name)
 
     def _refresh(self) -> int:
         """Load read_seq; return how many bytes are free."""

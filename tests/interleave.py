@@ -14,12 +14,13 @@ at each of its steps; what is in its buffer still reaches memory, and then the
 kernel takes its claim.
 
 Two schedules that lead to the same memory, buffers and histories have the same
-future, so that state is explored once.  `Exploration.schedules` counts all the
+future, so that state is explored once; a `checkpoint` makes more histories one.  `Exploration.schedules` counts all the
 schedules that were covered in this way.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any, NamedTuple
 
@@ -49,7 +50,8 @@ class Machine:
     def step(self, *step: Any) -> Any:
         for answer in self._answers:
             return answer
-        self.pending = step
+        # What the actor does while it is being stopped (`finally`) does not count.
+        self.pending = self.pending or step
         raise _Pause
 
     def load(self, cell: Hashable) -> Any:
@@ -70,16 +72,24 @@ class Machine:
         """Until one of these cells has another value than the one seen."""
         self.step("block", seen)
 
+    def block_for_a_while(self, *seen: tuple[Hashable, Any]) -> bool:
+        """As `block`, but return False when all others are done and none has."""
+        return bool(self.step("block for a while", seen))
+
     def sleep(self, cell: Hashable, expected: Any) -> None:
         """A futex: return if the cell has another value, else sleep until `wake`.
 
-        The kernel ends the sleep after a while only if the cell has not
-        changed: a change that nobody wakes for is an error to be found.
+        The bound on the sleep ends it only if the cell has not changed or an
+        actor has died: any other change that nobody wakes for is to be found.
         """
         self.step("sleep", cell, expected)
 
     def wake(self, cell: Hashable) -> None:
         self.step("wake", cell)
+
+    def follow(self, actor: int) -> None:
+        """Until that actor is done."""
+        self.step("follow", actor)
 
     def claim(self, claim: str) -> None:
         """Until the claim is free; then it is this actor's until `release` or death."""
@@ -90,6 +100,13 @@ class Machine:
 
     def stands(self, claim: str) -> bool:
         return bool(self.load(claim))
+
+    def checkpoint(self, *local: Hashable) -> None:
+        """Say that `local` is all that the actor's future depends on, whatever it loaded so far.
+
+        Histories that come to the same checkpoint are one from there on.
+        """
+        self.step("checkpoint", (*local, bytes(self.output)))
 
     def words(self) -> Words:
         return Words(self)
@@ -171,9 +188,10 @@ class Place:
 class _Node:
     """An actor after a history of answers: what it asks for next, or what it returned."""
 
-    def __init__(self, actor: Actor, answers: list[Any]) -> None:
+    def __init__(self, actor: Actor, answers: list[Any], checkpoints: dict[Any, _Node]) -> None:
         self._actor = actor
         self._answers = answers
+        self._checkpoints = checkpoints
         self._next: dict[Any, _Node] = {}
         machine = Machine(answers)
         self.result: Any = None
@@ -187,11 +205,25 @@ class _Node:
         self.output = bytes(machine.output)
 
     def after(self, answer: Any) -> _Node:
-        try:
-            return self._next[answer]
-        except KeyError:
-            node = self._next[answer] = _Node(self._actor, [*self._answers, answer])
-            return node
+        if answer not in self._next:
+            node = _Node(self._actor, [*self._answers, answer], self._checkpoints)
+            if node.pending and node.pending[0] == "checkpoint":
+                local = node.pending[1]
+                if local not in self._checkpoints:
+                    self._checkpoints[local] = node.after(None)
+                node = self._checkpoints[local]
+            elif node.pending is None:
+                node = self._checkpoints.setdefault(("ended", repr(node.result), node.output), node)
+            self._next[answer] = node
+        return self._next[answer]
+
+    def grave(self) -> _Node:
+        """The end of an actor that dies here: only its output is left."""
+        node = self._checkpoints.get(("died", self.output))
+        if node is None:
+            node = self._checkpoints["died", self.output] = copy.copy(self)
+            node.pending = None
+        return node
 
 
 class _Life(NamedTuple):
@@ -237,7 +269,7 @@ class Exploration:
         self._deaths = deaths
         self._check = check
         self._end = end
-        self._roots = tuple(_Life(_Node(actor, [])) for actor in actors)
+        self._roots = tuple(_Life(_Node(actor, [], {})) for actor in actors)
         self._initial = memory or {}
         self.states = 0
         self.schedules = 0
@@ -247,6 +279,8 @@ class Exploration:
         start = (self._roots, self._freeze(self._initial))
         # Schedules from a state to the end, once all of its successors are known.
         counts: dict[Any, int] = {}
+        before: dict[Any, list[Any]] = {start: []}
+        ends: list[Any] = []
         path: list[tuple[Any, Iterator[tuple[str, Any]], list[Any]]] = []
         trail: list[str] = []
 
@@ -258,6 +292,7 @@ class Exploration:
                 steps = list(self._steps(state))
                 if not steps:
                     self._finish(state, memory)
+                    ends.append(state)
             except Violation as error:
                 raise Violation(f"{error}\n" + "\n".join(trail)) from None
             path.append((state, iter(steps), []))
@@ -267,16 +302,33 @@ class Exploration:
             state, steps, successors = path[-1]
             for label, successor in steps:
                 successors.append(successor)
-                if successor not in counts:
+                if successor not in before:
+                    before[successor] = [state]
                     trail.append(label)
                     enter(successor)
                     break
+                before[successor].append(state)
             else:
-                counts[state] = sum(counts[s] for s in successors) if successors else 1
+                # A state that is still on the path is gone round to: no new schedule.
+                counts[state] = sum(counts.get(s, 0) for s in successors) if successors else 1
                 path.pop()
                 if trail:
                     trail.pop()
         self.schedules = counts[start]
+        self._check_that_all_can_end(before, ends)
+
+    @staticmethod
+    def _check_that_all_can_end(before: dict[Any, list[Any]], ends: list[Any]) -> None:
+        """Raise Violation when a state leads round for ever and to no end."""
+        reached = set(ends)
+        while ends:
+            for state in before[ends.pop()]:
+                if state not in reached:
+                    reached.add(state)
+                    ends.append(state)
+        for state in before:
+            if state not in reached:
+                raise Violation(f"no end: {[life.node.pending for life in state[0]]}")
 
     def _finish(self, state: Any, memory: dict[Hashable, Any]) -> None:
         lives = state[0]
@@ -314,7 +366,7 @@ class Exploration:
                 for claim in (SENDER_CLAIM, RECEIVER_CLAIM):
                     if drained.get(claim) == i + 1:
                         drained[claim] = 0
-                yield f"{i}: dies", become(i, _Life(life.node, dead=True), drained)
+                yield f"{i}: dies", become(i, _Life(life.node.grave(), dead=True), drained)
             pending = life.node.pending
             if pending and pending[0] == "store":
                 # Seen by nobody until it leaves the buffer: no need to try other orders.
@@ -357,17 +409,27 @@ class Exploration:
         elif kind == "block":
             if any(memory.get(cell, 0) != value for cell, value in arguments[0]):
                 yield None, None, lives
+        elif kind == "block for a while":
+            if any(memory.get(cell, 0) != value for cell, value in arguments[0]):
+                yield True, None, lives
+            elif all(other.done for j, other in enumerate(lives) if j != i):
+                yield False, None, lives
         elif kind == "sleep":
             unchanged = memory.get(arguments[0], 0) == arguments[1]
-            if life.asleep == unchanged:
+            # Who dies after its store wakes nobody: then the bound ends the sleep.
+            if life.asleep == unchanged or any(other.dead for other in lives):
                 yield None, None, lives
-        elif kind == "wake":
+        elif kind == "wake" and not life.buffer:
+            # The kernel has a full barrier before it looks for sleepers (futex/core.c).
             yield None, None, tuple(
                 other._replace(node=other.node.after(None), asleep=False)
                 if other.asleep and other.node.pending[1] == arguments[0]
                 else other
                 for other in lives
             )
+        elif kind == "follow":
+            if lives[arguments[0]].done:
+                yield None, None, lives
         elif kind == "claim":
             if not memory.get(arguments[0]):
                 yield None, {**memory, arguments[0]: i + 1}, lives

@@ -1,0 +1,456 @@
+"""Every interleaving of small streams, and proof that the checker can fail.
+
+The actors below wait as `Sender` and `Receiver` do (verdict, look again, block
+or park), over the real `ring` and `layout`.  Payload bytes are distinct, so a
+byte read too early, too late or twice shows.
+"""
+
+import os
+import unittest
+
+from mmapipc import layout
+from mmapipc.ring import Consumer, Producer, Verdict
+
+from .interleave import (
+    RECEIVER_CLAIM,
+    SENDER_CLAIM,
+    Exploration,
+    Readable,
+    Violation,
+    Writable,
+)
+
+class Gone(Exception):
+    """What a waiting end raises."""
+
+
+class Stream:
+    """One case: who does what, and with which classes."""
+
+    def __init__(
+        self,
+        capacity,
+        writes,
+        *,
+        end="finish",
+        ordered=True,
+        persistent=False,
+        parking=False,
+        producer=Producer,
+        consumer=Consumer,
+        reads=8,
+        leaves_after=None,
+        safe=False,
+        fence=True,
+        flag_after_look=False,
+        skip_wake=False,
+    ):
+        self.__dict__.update(locals())
+        self.payload = bytes(range(1, 1 + sum(writes)))
+
+    def connect(self, machine, half, data, claim, **options):
+        """The half of a ring with the waiting of `mmapipc.waiting` around it."""
+        words = machine.words()
+
+        peer_state = layout.SENDER_STATE if half is self.consumer else layout.RECEIVER_STATE
+        seen = []
+
+        def verdict():
+            seen[:] = (peer_state, words[peer_state]), (claim, machine.load(claim))
+            return end.verdict(lambda: machine.stands(claim))
+
+        def park():
+            if not self.flag_after_look:
+                end.park(True)
+            if self.fence:
+                machine.barrier_everywhere()
+            # Without asking for the claim: a death is seen at the next bounded look.
+            found = end.verdict()
+            if self.flag_after_look:
+                end.park(True)
+            if found is Verdict.WAIT:
+                machine.sleep(end.peer_counter, end.awaited)
+            end.park(False)
+
+        def wait(done=lambda found: found is not Verdict.WAIT):
+            while True:
+                checkpoint("wait", done is delivered)
+                found = verdict()
+                if done(found):
+                    return found
+                if self.parking:
+                    park()
+                elif not machine.block_for_a_while((end.peer_counter, end.awaited), *seen):
+                    raise Gone("nobody")
+
+        def hook():
+            found = wait()
+            if found in (Verdict.GAVE_UP, Verdict.DIED):
+                raise Gone(found)
+            return found is not Verdict.END
+
+        def answer():
+            if end.peer_calls == layout.PARKED and not self.skip_wake:
+                machine.wake(end.own_counter)
+
+        def delivered(found):
+            return not end.in_flight and end.receivers or found in (Verdict.GAVE_UP, Verdict.DIED)
+
+        def checkpoint(*where):
+            # All that a half of the ring keeps, and where in its life it is.
+            machine.checkpoint(*where, *(v for v in vars(end).values() if isinstance(v, (int, str, Verdict, type(None)))))
+
+        end = half(
+            words,
+            data,
+            "x",
+            barrier=machine.barrier,
+            ordered=self.ordered,
+            wait=hook,
+            answer=answer,
+            **options,
+        )
+        return end, lambda: wait(delivered), answer, checkpoint
+
+    def sender(self, machine):
+        machine.claim(SENDER_CLAIM)
+        end, wait_until_delivered, answer, checkpoint = self.connect(
+            machine, self.producer, Writable(machine, self.capacity), RECEIVER_CLAIM, persistent=self.persistent
+        )
+        end.create(1, 1)
+        try:
+            at = 0
+            for size in self.writes:
+                checkpoint("write", at)
+                end.write(self.payload[at : at + size])
+                at += size
+            if self.end == "abort":
+                end.abort()
+                answer()
+                return "aborted"
+            end.finish()
+            answer()
+            found = wait_until_delivered()
+            if not end.in_flight and end.receivers:
+                return "delivered"
+            return found
+        except Gone as gone:
+            end.abort()
+            return gone.args[0]
+        finally:
+            machine.release(SENDER_CLAIM)
+
+    def receiver(self, machine):
+        machine.claim(RECEIVER_CLAIM)
+        words = machine.words()
+        while True:
+            machine.checkpoint("looking for a stream")
+            magic, claim, state = words[layout.MAGIC], machine.load(SENDER_CLAIM), words[layout.SENDER_STATE]
+            if magic:
+                layout.validate(words, "x")
+                if self.consumer.attachable(words, "x", self.persistent, lambda: machine.stands(SENDER_CLAIM)):
+                    break
+            if not machine.block_for_a_while(
+                (layout.MAGIC, magic), (SENDER_CLAIM, claim), (layout.SENDER_STATE, state)
+            ):
+                machine.release(RECEIVER_CLAIM)
+                return "no stream"
+        end, _, answer, checkpoint = self.connect(
+            machine, self.consumer, Readable(machine, self.capacity), SENDER_CLAIM
+        )
+        start = end.sequence
+        end.attach(2)
+        machine.output += b"@%d:" % start
+        taken = 0
+        try:
+            while self.leaves_after is None or taken < self.leaves_after:
+                checkpoint("read", taken)
+                if self.safe:
+                    piece = bytes(end.view(self.reads))
+                    machine.output += piece
+                    end.acknowledge(len(piece))
+                else:
+                    buffer = bytearray(self.reads)
+                    piece = bytes(buffer[: end.readinto(buffer)])
+                    machine.output += piece
+                if not piece:
+                    return "whole"
+                taken += len(piece)
+            return "left"
+        except Gone as gone:
+            return gone.args[0]
+        finally:
+            end.close()
+            answer()
+            machine.release(RECEIVER_CLAIM)
+
+    def next_receiver(self, machine):
+        machine.follow(1)
+        return self.receiver(machine)
+
+    def check(self, memory):
+        flight = memory.get(layout.WRITE_SEQ, 0) - memory.get(layout.READ_SEQ, 0)
+        if not 0 <= flight <= self.capacity:
+            raise Violation(f"{flight} bytes in flight")
+        # Whatever is acknowledged may be overwritten, nothing else; whatever is published is there.
+        for sequence in range(memory.get(layout.READ_SEQ, 0), memory.get(layout.WRITE_SEQ, 0)):
+            if memory.get(("data", sequence % self.capacity), 0) != self.payload[sequence]:
+                raise Violation(f"byte {sequence} is published and not there")
+
+    def ended(self, outcome):
+        """The promises, for one sender and any number of receivers after each other."""
+        sent, *received = outcome.results
+        for result in outcome.results:
+            if isinstance(result, Exception):
+                raise Violation(f"{type(result).__name__}: {result}")
+        published = self.payload[: outcome.memory.get(layout.WRITE_SEQ, 0)]
+        acknowledged = outcome.memory.get(layout.READ_SEQ, 0)
+        safe = b""  # brought to safety by all receivers, each continuing where it was told
+        for result, output, dead in zip(received, outcome.outputs[1:], outcome.dead[1:]):
+            if not output:
+                continue
+            place, _, data = output.partition(b":")
+            start = int(place[1:])
+            if start > len(safe):
+                raise Violation(f"a receiver starts at {start}, {len(safe)} are safe")
+            safe = safe[:start] + data
+            if published[: len(safe)] != safe and not dead:
+                raise Violation(f"got {safe!r} of {published!r}")
+            if result == "whole" and (safe != self.payload or outcome.memory[layout.SENDER_STATE] != layout.FINISHED):
+                raise Violation(f"a clean end after {safe!r} of {self.payload!r}")
+            if result in (Verdict.GAVE_UP, Verdict.DIED):
+                if safe != published:
+                    raise Violation(f"{result} after {safe!r}, published was {published!r}")
+                if (result is Verdict.DIED) != (outcome.memory[layout.SENDER_STATE] == layout.OPEN):
+                    raise Violation(f"{result}, but the sender {'died' if outcome.dead[0] else 'lives'}")
+        if "nobody" in received:
+            raise Violation("a receiver waits for a sender that is gone")
+        if sent == "nobody" and outcome.memory.get(layout.RECEIVER_STATE) and not self.persistent:
+            raise Violation("the sender waits for a receiver that is gone")
+        if sent == "delivered" and len(safe) < len(self.payload) and not self.deaths_lose(outcome):
+            raise Violation(f"delivered, but only {safe!r} is safe")
+        if sent == "delivered" and acknowledged != len(self.payload):
+            raise Violation(f"delivered, but {acknowledged} are acknowledged")
+        if sent in (Verdict.GAVE_UP, Verdict.DIED):
+            if self.persistent:
+                raise Violation("a persistent stream lost its receiver")
+            if (sent is Verdict.DIED) != (outcome.memory[layout.RECEIVER_STATE] != layout.CLOSED):
+                raise Violation(f"{sent}, but the receiver {'died' if outcome.dead[1] else 'lives'}")
+
+    def deaths_lose(self, outcome):
+        """`readinto` acknowledges what it returns: a receiver that dies then takes it along."""
+        return not self.safe and any(outcome.dead[1:])
+
+    def explore(self, receivers=1, deaths=(), order="tso"):
+        exploration = Exploration(
+            # One receiver after the other: the claim lets no two in at a time.
+            [self.sender, self.receiver, self.next_receiver][: 1 + receivers],
+            deaths=deaths,
+            order=order,
+            check=self.check,
+            end=self.ended,
+        )
+        exploration.run()
+        return exploration
+
+
+class Interleavings(unittest.TestCase):
+    """No schedule breaks a promise."""
+
+    states = schedules = 0
+
+    def explore(self, stream, **options):
+        exploration = stream.explore(**options)
+        type(self).states += exploration.states
+        type(self).schedules += exploration.schedules
+        self.assertGreater(exploration.schedules, 100)
+
+    @classmethod
+    def tearDownClass(cls):
+        if os.environ.get("MMAPIPC_FIGURES"):
+            print(f"\n{cls.states} states, {cls.schedules:.3g} schedules explored")
+
+    def test_streams(self):
+        for capacity, writes in ((1, (1, 1, 1)), (1, (3,)), (2, (1, 2, 1)), (2, (5,)), (3, (2, 2, 1)), (3, (5,)), (3, ())):
+            for end in ("finish", "abort"):
+                with self.subTest(capacity=capacity, writes=writes, end=end):
+                    self.explore(Stream(capacity, writes, end=end))
+
+    def test_reads_smaller_than_writes(self):
+        self.explore(Stream(3, (3, 2), reads=1))
+        self.explore(Stream(2, (2, 2), reads=1, safe=True))
+
+    def test_death_at_every_step(self):
+        for capacity, writes in ((1, (1, 1)), (2, (2, 1)), (3, (5,)), (2, ())):
+            for victim in (0, 1):
+                for end in ("finish", "abort"):
+                    with self.subTest(capacity=capacity, writes=writes, victim=victim, end=end):
+                        self.explore(Stream(capacity, writes, end=end), deaths=(victim,))
+
+    def test_a_receiver_that_leaves_early(self):
+        for leaves_after in (0, 1, 2):
+            self.explore(Stream(2, (2, 2), leaves_after=leaves_after), deaths=(0,))
+
+    def test_a_persistent_stream_and_its_receivers(self):
+        self.explore(Stream(2, (2,), persistent=True, safe=True), receivers=2, deaths=(1,))
+
+    def test_a_second_receiver_does_not_revive_the_first(self):
+        self.explore(Stream(1, (1, 1), safe=True), receivers=2, deaths=(1,))
+
+    def test_weakly_ordered_processors(self):
+        for capacity, writes in ((1, (1, 1)), (2, (3,)), (3, (2, 1))):
+            with self.subTest(capacity=capacity, writes=writes):
+                self.explore(Stream(capacity, writes, ordered=False), order="weak", deaths=(0,))
+
+    def test_parking(self):
+        for capacity, writes in ((1, (1, 1)), (2, (2, 1)), (1, (2,))):
+            for end in ("finish", "abort"):
+                with self.subTest(capacity=capacity, writes=writes, end=end):
+                    self.explore(Stream(capacity, writes, end=end, parking=True))
+
+    def test_parking_and_death(self):
+        for victim in (0, 1):
+            self.explore(Stream(1, (1, 1), parking=True), deaths=(victim,))
+
+
+# Faults, each a plausible slip.
+
+
+class PublishesBeforeTheData(Producer):
+    def write(self, data):
+        for value in data:
+            with self._claim(1) as place:
+                self._publish(1)
+                place[:] = bytes([value])
+        return len(data)
+
+
+class BelievesAStaleLimit(Producer):
+    def _refresh(self):
+        return super()._refresh() + 1
+
+
+class FinishesBeforeTheLastCounter(Producer):
+    def write(self, data):
+        self._held = bytes(data)
+        return len(data)
+
+    def finish(self):
+        super().finish()
+        if self.sequence == 0:
+            super().write(self._held)
+
+
+class BelievesDeathWithoutASecondLook(Consumer):
+    def verdict(self, stands=None):
+        found = super().verdict()
+        if found is Verdict.WAIT and stands is not None and not stands():
+            return Verdict.DIED
+        return found
+
+
+class SenderBelievesDeathWithoutASecondLook(Producer):
+    def verdict(self, stands=None):
+        state = self._words[layout.RECEIVER_STATE]
+        if state == layout.OPEN and stands is not None and not stands():
+            self._refresh()
+            return Verdict.DIED
+        return super().verdict()
+
+
+class LooksAtTheCounterBeforeTheState(Consumer):
+    def verdict(self, stands=None):
+        if self._refresh():
+            return Verdict.READY
+        state = self._words[layout.SENDER_STATE]
+        if state == layout.FINISHED:
+            return Verdict.END
+        return super().verdict(stands)
+
+
+class AcknowledgesBeforeTheCopy(Consumer):
+    def readinto(self, buffer):
+        if not self._published - self.sequence and not self._more():
+            return 0
+        start = self.sequence
+        self.acknowledge(1)
+        offset = start % self._capacity
+        buffer[:1] = self._data[offset : offset + 1]
+        return 1
+
+
+class AcknowledgesBeforeItIsSafe(Consumer):
+    def view(self, most):
+        view = super().view(most)
+        super().acknowledge(len(view))
+        return view
+
+    def acknowledge(self, count):
+        pass
+
+
+class DoesNotSettle(Consumer):
+    @staticmethod
+    def attachable(words, name, persistent, stands):
+        receiver = layout.load_receiver_state(words, name)
+        return receiver == layout.ABSENT and stands()
+
+
+class StartsAgainAtZero(Consumer):
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.sequence = 0
+
+
+class TakesAnAbortForAnEnd(Consumer):
+    def verdict(self, stands=None):
+        found = super().verdict(stands)
+        return Verdict.END if found is Verdict.GAVE_UP else found
+
+
+class ShowsTheHeaderTooEarly(Producer):
+    def create(self, stream_id, pid):
+        layout.complete(self._words)
+        super().create(stream_id, pid)
+
+
+FAULTS = (
+    ("the counter is published before the data", Stream(2, (2, 1), producer=PublishesBeforeTheData), {}),
+    ("a stale limit", Stream(2, (3,), producer=BelievesAStaleLimit), {}),
+    ("finish is stored before the last counter", Stream(2, (2,), producer=FinishesBeforeTheLastCounter), {}),
+    ("death is believed without looking again", Stream(2, (1,), consumer=BelievesDeathWithoutASecondLook), {}),
+    (
+        "the sender believes death without looking again",
+        Stream(1, (1, 1), leaves_after=1, producer=SenderBelievesDeathWithoutASecondLook),
+        {},
+    ),
+    ("the counter is looked at before the state", Stream(2, (1,), consumer=LooksAtTheCounterBeforeTheState), {}),
+    ("bytes are acknowledged before they are copied", Stream(1, (1, 1), consumer=AcknowledgesBeforeTheCopy), {}),
+    (
+        "bytes are acknowledged before they are safe",
+        Stream(2, (2,), persistent=True, safe=True, consumer=AcknowledgesBeforeItIsSafe),
+        {"receivers": 2, "deaths": (1,)},
+    ),
+    ("a dead predecessor is not settled", Stream(1, (1, 1), consumer=DoesNotSettle), {"receivers": 2, "deaths": (1,)}),
+    (
+        "a second receiver starts again at zero",
+        Stream(1, (1, 1), persistent=True, safe=True, consumer=StartsAgainAtZero),
+        {"receivers": 2, "deaths": (1,)},
+    ),
+    ("an abort is taken for an end", Stream(2, (1,), end="abort", consumer=TakesAnAbortForAnEnd), {}),
+    ("the header is shown before it is whole", Stream(1, (1,), producer=ShowsTheHeaderTooEarly), {}),
+    ("no barrier on a weakly ordered processor", Stream(2, (1,), ordered=True), {"order": "weak"}),
+    ("the flag is set after the look", Stream(1, (1, 1), parking=True, flag_after_look=True), {}),
+    ("no barrier between flag and look", Stream(1, (1, 1), parking=True, fence=False), {}),
+    ("the wake-up is skipped", Stream(1, (1, 1), parking=True, skip_wake=True), {}),
+)
+
+
+class SeededFaults(unittest.TestCase):
+    """The checker finds each of these."""
+
+    def test_each_fault_is_found(self):
+        for what, stream, options in FAULTS:
+            with self.subTest(what):
+                with self.assertRaises(Violation):
+                    stream.explore(**options)
