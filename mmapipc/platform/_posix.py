@@ -67,9 +67,8 @@ def _directory() -> str:
     return tempfile.gettempdir()
 
 
-def _refused(name: str, error: OSError) -> ChannelError:
-    """The system's refusal in our words."""
-    path = location(name)
+def _refused(name: str, path: str, error: OSError) -> ChannelError:
+    """The system's refusal in our words; `path` is the file that it is about."""
     if error.errno == errno.ENOSPC:
         advice = f"no space left in {_directory()}; use a smaller capacity or set MMAPIPC_DIR"
     elif error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EMLINK):
@@ -93,15 +92,15 @@ def _open(name: str, path: str, flags: int) -> int:
         fd = os.open(path, flags | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
     except (FileNotFoundError, FileExistsError) as error:
         if error.errno == errno.ENOENT and flags & os.O_CREAT:
-            raise _refused(name, error) from None
+            raise _refused(name, path, error) from None
         raise
     except PermissionError as error:
         with contextlib.suppress(OSError):
             if os.lstat(path).st_uid != os.geteuid():
                 raise UnsafeMemory(f"{name}: {path} belongs to another user; use another name") from None
-        raise _refused(name, error) from None
+        raise _refused(name, path, error) from None
     except OSError as error:
-        raise _refused(name, error) from None
+        raise _refused(name, path, error) from None
     status = os.fstat(fd)
     trouble = None
     if not stat.S_ISREG(status.st_mode):
@@ -234,7 +233,7 @@ def claim(name: str, role: str) -> Claim:
         os.pwrite(fd, b"%d" % os.getpid(), 0)
     except OSError as error:
         held.release()
-        raise _refused(name, error) from None
+        raise _refused(name, f"{location(name)}+{role}", error) from None
     return held
 
 
@@ -255,7 +254,7 @@ class Memory:
         try:
             return mmap.mmap(self._fd, length)
         except OSError as error:
-            raise _refused(self._name, error) from None
+            raise _refused(self._name, location(self._name), error) from None
 
     def is_empty(self) -> bool:
         """Whether the creator has not yet given the file its bytes."""
@@ -299,7 +298,7 @@ def create(name: str, size: int) -> Memory:
         if lock >= 0:
             os.close(lock)
         if isinstance(error, OSError) and not isinstance(error, ChannelError):
-            raise _refused(name, error) from None
+            raise _refused(name, path, error) from None
         raise
     return Memory(name, fd, lock)
 
@@ -324,12 +323,13 @@ def open_existing(name: str) -> Memory | None:
 
 def remove(name: str) -> None:
     """Take the name away.  For the holder of the sender's role only."""
+    path = location(name)
     try:
-        os.unlink(location(name))
+        os.unlink(path)
     except FileNotFoundError:
         pass
     except OSError as error:
-        raise _refused(name, error) from None
+        raise _refused(name, path, error) from None
 
 
 def sweep(name: str) -> None:
