@@ -95,9 +95,11 @@ def _open(name: str, path: str, flags: int) -> int:
             raise _refused(name, path, error) from None
         raise
     except PermissionError as error:
+        theirs = False
         with contextlib.suppress(OSError):
-            if os.lstat(path).st_uid != os.geteuid():
-                raise UnsafeMemory(f"{name}: {path} belongs to another user; use another name") from None
+            theirs = os.lstat(path).st_uid != os.geteuid()
+        if theirs:
+            raise UnsafeMemory(f"{name}: {path} belongs to another user; use another name") from None
         raise _refused(name, path, error) from None
     except OSError as error:
         raise _refused(name, path, error) from None
