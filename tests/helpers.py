@@ -25,6 +25,12 @@ DEADLINE = 60.0  # seconds after which a test that waits has failed
 
 _numbers = itertools.count(1)
 
+# Children are as strict as we are: -X dev, -W.
+if sys.flags.dev_mode:
+    os.environ["PYTHONDEVMODE"] = "1"
+if sys.warnoptions:
+    os.environ["PYTHONWARNINGS"] = ",".join(sys.warnoptions)
+
 
 def noise(size: int, seed: int = 1) -> bytes:
     """Pseudo-random bytes, the same for the same seed."""
