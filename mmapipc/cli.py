@@ -148,7 +148,7 @@ class _TellingSender(Sender):
 
     def _receiver_lost(self, died: bool) -> None:
         how = "died" if died else "left early"
-        print(f"mmapipc: {self.name}: the receiver {how}; waiting for the next", file=sys.stderr)
+        _tell(f"{self.name}: the receiver {how}; waiting for the next")
 
 
 def _move(move: Callable[[memoryview], int | None], view: memoryview, what: str, file: io.RawIOBase) -> int:
@@ -264,7 +264,13 @@ def _report(name: str, trouble: str, code: int) -> int:
     """One line on standard error, which begins with the channel's name; return the exit code."""
     if not trouble.startswith(f"{name}: "):
         trouble = f"{name}: {trouble}"
-    # Nobody may be listening there.
-    with contextlib.suppress(OSError, AttributeError):
-        print(f"mmapipc: {trouble}", file=sys.stderr)
+    _tell(trouble)
     return code
+
+
+def _tell(what: str) -> None:
+    """One line on standard error, where nobody may be listening."""
+    # AttributeError: it is None when it was closed from the start.  (`print`
+    # would take standard output then, where the data goes.)
+    with contextlib.suppress(OSError, AttributeError):
+        sys.stderr.write(f"mmapipc: {what}\n")
