@@ -183,8 +183,12 @@ def _sink(path: str | None) -> Iterator[tuple[io.RawIOBase, str]]:
     flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
     with _trouble_with(path):
         file = open(os.open(path, flags, 0o666), "wb", buffering=0)
-    with file:
+    try:
         yield file, path
+    finally:
+        # Some file systems say only now that they are full.
+        with _trouble_with(path):
+            file.close()
 
 
 def _place(sink: io.RawIOBase, path: str, position: int, resume: bool) -> None:
