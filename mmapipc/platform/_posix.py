@@ -53,7 +53,13 @@ else:
 def location(name: str) -> str:
     """Where the memory of that name is: the path of its file."""
     encoded = _names.split(name)[1]
-    return os.path.join(_directory(), f"mmapipc.{os.geteuid()}.{encoded}")
+    try:
+        directory = _directory()
+    except FileNotFoundError as error:
+        refusal = MemoryRefused(f"{name}: {error.strerror}; set MMAPIPC_DIR")
+        refusal.errno = error.errno
+        raise refusal from None
+    return os.path.join(directory, f"mmapipc.{os.geteuid()}.{encoded}")
 
 
 def _directory() -> str:
