@@ -47,9 +47,11 @@ from .errors import (
     ChannelError,
     ChannelTimeout,
     InvalidCapacity,
+    LayoutError,
     ReceiverGone,
     SenderDied,
     StreamAborted,
+    UnsafeMemory,
 )
 
 if TYPE_CHECKING:
@@ -71,6 +73,7 @@ class _End(io.RawIOBase):
     _mapping: mmap.mmap | None = None  # set while the end is open
     _memory: platform.Memory | None = None
     _claim: platform.Claim | None = None
+    _strange = False  # the name leads to something that is not to be touched
     _waiter: waiting.Waiter
 
     def __init__(self, name: str, timeout: float | None) -> None:
@@ -153,7 +156,7 @@ class _End(io.RawIOBase):
             memory.close()
         if claim is not None:
             claim.release()
-        if memory is not None:
+        if memory is not None or claim is not None and not self._strange:
             # Tidying up must not hide the outcome of the stream.
             with contextlib.suppress(ChannelError):
                 platform.sweep(self._name)
@@ -261,7 +264,8 @@ class Sender(_End):
             self._end = self._connect(ring.Producer, persistent=persist)
             self._end.create(secrets.randbits(64), os.getpid())
             self._open(self._end)
-        except BaseException:
+        except BaseException as error:
+            self._strange = isinstance(error, (LayoutError, UnsafeMemory))
             self._leave()
             raise
         # One call less on the hot path; the method below has the description.
@@ -453,7 +457,8 @@ class Receiver(_End):
         try:
             if not waiting.until(self._attach, timeout):
                 raise ChannelTimeout(f"{name}: no sender came for {timeout:g} s; start one or wait longer")
-        except BaseException:
+        except BaseException as error:
+            self._strange = isinstance(error, (LayoutError, UnsafeMemory))
             self._leave()
             raise
         # One call less on the hot path; the method below has the description.
