@@ -22,6 +22,7 @@ from mmapipc import platform
 
 WINDOWS = os.name == "nt"
 DEADLINE = 60.0  # seconds after which a test that waits has failed
+PRELUDE = "import sys, os, time, mmapipc; name = sys.argv[1]\ndef say(x): print(x, flush=True)\n"
 
 _numbers = itertools.count(1)
 
@@ -143,8 +144,7 @@ class ChannelTest(unittest.TestCase):
 
     def python(self, code: str, *arguments: str, stdin: int | None = subprocess.DEVNULL) -> Child:
         """Start Python code, with mmapipc, sys and name at hand."""
-        prelude = "import sys, os, time, mmapipc; name = sys.argv[1]\ndef say(x): print(x, flush=True)\n"
-        return self.start([sys.executable, "-c", prelude + code, self.name, *arguments], stdin)
+        return self.start([sys.executable, "-c", PRELUDE + code, self.name, *arguments], stdin)
 
     def send(self, *arguments: str, stdin: int | None = subprocess.DEVNULL) -> Child:
         """Start `mmapipc send` on the test's channel."""
