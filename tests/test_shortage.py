@@ -15,6 +15,8 @@ from mmapipc import platform
 
 from .helpers import DEADLINE, PRELUDE, WINDOWS, ChannelTest, Child, noise
 
+LINUX = sys.platform == "linux"
+
 # Afterwards the interpreter's own folder may be out of reach, so what argparse imports late comes first.
 DROP_ROOT = "import locale\nif os.geteuid() == 0: os.setuid(65534)\n"
 
@@ -60,7 +62,7 @@ def can_mount() -> bool:
 
 
 class Memory(ShortageTest):
-    @unittest.skipUnless(os.path.isdir("/dev/shm"), "Linux only: /dev/shm")
+    @unittest.skipUnless(LINUX and os.path.isdir("/dev/shm"), "Linux only: /dev/shm")
     def test_more_than_the_file_system_has(self):
         space = os.statvfs(self.memory)
         capacity = space.f_blocks * space.f_frsize + 1
@@ -242,13 +244,13 @@ class Output(ShortageTest):
         self.assertEqual((code, out), (0, b""))
         self.assertEqual(err, f"mmapipc: {self.name}: the receiver left early; waiting for the next\n")
 
-    @unittest.skipUnless(os.path.exists("/dev/full"), "Linux only: /dev/full")
+    @unittest.skipUnless(LINUX, "Linux only: /dev/full")
     def test_full_standard_output(self):
         self.nothing_taken(
             lambda: self.redirected(">/dev/full", "receive"), "standard output: No space left on device"
         )
 
-    @unittest.skipUnless(os.path.exists("/dev/full"), "Linux only: /dev/full")
+    @unittest.skipUnless(LINUX, "Linux only: /dev/full")
     def test_a_full_file(self):
         self.nothing_taken(lambda: self.receive("-o", "/dev/full"), "/dev/full: No space left on device")
 
@@ -352,7 +354,7 @@ sys.stdin = Text
 class Messages(ShortageTest):
     """Standard error may be missing too."""
 
-    FULL = ["2>&-"] + ["2>/dev/full"] * os.path.exists("/dev/full")
+    FULL = ["2>&-"] + ["2>/dev/full"] * LINUX
 
     @unittest.skipIf(WINDOWS, "POSIX only: a shell that closes standard error")
     def test_no_message_gets_into_the_data(self):
