@@ -22,7 +22,10 @@ from mmapipc import platform
 
 WINDOWS = os.name == "nt"
 DEADLINE = 60.0  # seconds after which a test that waits has failed
-PRELUDE = "import sys, os, time, mmapipc; name = sys.argv[1]\ndef say(x): print(x, flush=True)\n"
+# Each line is one write, so that those of two processes do not mix (print makes two when unbuffered).
+PRELUDE = """import sys, os, time, mmapipc; name = sys.argv[1]
+def say(x): sys.stdout.write(f'{x}\\n'); sys.stdout.flush()
+"""
 
 _numbers = itertools.count(1)
 
