@@ -18,7 +18,7 @@ from .helpers import DEADLINE, PRELUDE, WINDOWS, ChannelTest, Child, noise
 LINUX = sys.platform == "linux"
 
 # Afterwards the interpreter's own folder may be out of reach, so what argparse imports late comes first.
-DROP_ROOT = "import locale\nif os.geteuid() == 0: os.setuid(65534)\n"
+DROP_ROOT = "from mmapipc import cli; cli._parser()\nif os.geteuid() == 0: os.setuid(65534)\n"
 
 # Says how each end is refused, and what is left afterwards.
 TRY_BOTH = """
