@@ -259,7 +259,7 @@ class Sender(_End):
     _role = platform.SENDER
     _peer = platform.RECEIVER
     _lingers_since: float | None = None
-    _told_of = 0  # which receiver's loss was told
+    _told_of = 0  # lost receivers
     _finished = False
 
     def __init__(
@@ -274,6 +274,7 @@ class Sender(_End):
         capacity = operator.index(capacity)
         if not 1 <= capacity <= layout.LARGEST_CAPACITY:
             raise InvalidCapacity(f"{name}: a ring has at least 1 byte and at most 2**62, not {capacity}")
+        self._persist = persist
         self._claim = platform.claim(self._place, self._role)
         try:
             if not waiting.until(self._take_over, timeout):
@@ -333,13 +334,17 @@ class Sender(_End):
 
     def _verdict(self, probe: bool) -> ring.Verdict:
         verdict = super()._verdict(probe)
-        done = self._finished and not self._end.in_flight
-        if self._end.deserted is not None and not done and self._end.receivers != self._told_of:
-            self._told_of = self._end.receivers
-            self._receiver_lost(self._end.deserted is ring.Verdict.DIED)
+        if self._persist:
+            # All but one that is attached, also those that came and went between two looks.
+            lost = self._end.receivers - (self._end.deserted is None)
+            if self._finished and not self._end.in_flight:
+                lost = 0  # it left because all was done
+            while self._told_of < lost:
+                self._told_of += 1
+                self._receiver_lost()
         return verdict
 
-    def _receiver_lost(self, died: bool) -> None:
+    def _receiver_lost(self) -> None:
         """Called once for each receiver that a persistent stream loses."""
 
     def _wait(self) -> bool:

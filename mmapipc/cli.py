@@ -149,9 +149,8 @@ def _source(path: str | None) -> Iterator[tuple[io.RawIOBase, str]]:
 class _TellingSender(Sender):
     """A sender that says when a persistent stream has lost its receiver."""
 
-    def _receiver_lost(self, died: bool) -> None:
-        how = "died" if died else "left early"
-        _say(f"{self.name}: the receiver {how}; waiting for the next")
+    def _receiver_lost(self) -> None:
+        _say(f"{self.name}: the receiver is gone; the stream goes on with the next")
 
 
 def _move(move: Callable[[memoryview], int | None], view: memoryview, what: str, file: io.RawIOBase) -> int:
@@ -186,8 +185,12 @@ def _sink(path: str | None) -> Iterator[tuple[io.RawIOBase, str]]:
     flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
     with _trouble_with(path):
         file = open(os.open(path, flags, 0o666), "wb", buffering=0)
-    with file:
+    try:
         yield file, path
+    finally:
+        # Some file systems say only now that they are full.
+        with _trouble_with(path):
+            file.close()
 
 
 def _place(sink: io.RawIOBase, path: str, position: int, resume: bool) -> None:

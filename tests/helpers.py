@@ -22,8 +22,18 @@ from mmapipc import platform
 
 WINDOWS = os.name == "nt"
 DEADLINE = 60.0  # seconds after which a test that waits has failed
+# Each line is one write, so that those of two processes do not mix (print makes two when unbuffered).
+PRELUDE = """import sys, os, time, mmapipc; name = sys.argv[1]
+def say(x): sys.stdout.write(f'{x}\\n'); sys.stdout.flush()
+"""
 
 _numbers = itertools.count(1)
+
+# Children are as strict as we are: -X dev, -W.
+if sys.flags.dev_mode:
+    os.environ["PYTHONDEVMODE"] = "1"
+if sys.warnoptions:
+    os.environ["PYTHONWARNINGS"] = ",".join(sys.warnoptions)
 
 
 def noise(size: int, seed: int = 1) -> bytes:
@@ -137,8 +147,7 @@ class ChannelTest(unittest.TestCase):
 
     def python(self, code: str, *arguments: str, stdin: int | None = subprocess.DEVNULL) -> Child:
         """Start Python code, with mmapipc, sys and name at hand."""
-        prelude = "import sys, os, time, mmapipc; name = sys.argv[1]\ndef say(x): print(x, flush=True)\n"
-        return self.start([sys.executable, "-c", prelude + code, self.name, *arguments], stdin)
+        return self.start([sys.executable, "-c", PRELUDE + code, self.name, *arguments], stdin)
 
     def send(self, *arguments: str, stdin: int | None = subprocess.DEVNULL) -> Child:
         """Start `mmapipc send` on the test's channel."""

@@ -24,6 +24,8 @@ import copy
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any, NamedTuple
 
+_BUFFER = 6  # stores that a processor holds back at most
+
 Step = tuple[Any, ...]
 Actor = Callable[["Machine"], Any]
 
@@ -76,13 +78,14 @@ class Machine:
         """As `block`, but return False when all others are done and none has."""
         return bool(self.step("block for a while", seen))
 
-    def sleep(self, cell: Hashable, expected: Any) -> None:
+    def sleep(self, cell: Hashable, expected: Any) -> bool:
         """A futex: return if the cell has another value, else sleep until `wake`.
 
         The bound on the sleep ends it only if the cell has not changed or an
         actor has died: any other change that nobody wakes for is to be found.
+        Returns False when the others are all done.
         """
-        self.step("sleep", cell, expected)
+        return bool(self.step("sleep", cell, expected))
 
     def wake(self, cell: Hashable) -> None:
         self.step("wake", cell)
@@ -368,7 +371,7 @@ class Exploration:
                         drained[claim] = 0
                 yield f"{i}: dies", become(i, _Life(life.node.grave(), dead=True), drained)
             pending = life.node.pending
-            if pending and pending[0] == "store":
+            if pending and pending[0] == "store" and len(life.buffer) < _BUFFER:
                 # Seen by nobody until it leaves the buffer: no need to try other orders.
                 stored = life._replace(node=life.node.after(None), buffer=(*life.buffer, pending[1:]))
                 yield f"{i}: {pending}", become(i, stored)
@@ -418,11 +421,11 @@ class Exploration:
             unchanged = memory.get(arguments[0], 0) == arguments[1]
             # Who dies after its store wakes nobody: then the bound ends the sleep.
             if life.asleep == unchanged or any(other.dead for other in lives):
-                yield None, None, lives
+                yield not all(other.done for j, other in enumerate(lives) if j != i), None, lives
         elif kind == "wake" and not life.buffer:
             # The kernel has a full barrier before it looks for sleepers (futex/core.c).
             yield None, None, tuple(
-                other._replace(node=other.node.after(None), asleep=False)
+                other._replace(node=other.node.after(True), asleep=False)
                 if other.asleep and other.node.pending[1] == arguments[0]
                 else other
                 for other in lives

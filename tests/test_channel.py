@@ -581,6 +581,13 @@ class Ends(ChannelTest):
             receiver.close()
             sender.close()
 
+    def test_a_receiver_that_finds_only_an_aborted_stream_tidies_up(self):
+        waiting = platform.claim(platform.place(self.name), platform.RECEIVER)
+        mmapipc.Sender(self.name, timeout=5).abort()
+        waiting.release()
+        with self.assertRaises(mmapipc.ChannelTimeout):
+            mmapipc.Receiver(self.name, timeout=0)
+
     def test_refusal_names_the_holder(self):
         with self.both() as (sender, receiver):
             for kind in (mmapipc.Sender, mmapipc.Receiver):

@@ -134,7 +134,7 @@ class Endings(ChannelTest):
         sender.process.stdin = None
         self.assertEqual(self.receive("-o", target, "--resume").end(), (0, b"", ""))
         code, _, err = sender.end()
-        self.assertEqual((code, err), (0, f"mmapipc: {self.name}: the receiver died; waiting for the next\n" * 3))
+        self.assertEqual((code, err), (0, f"mmapipc: {self.name}: the receiver is gone; the stream goes on with the next\n" * 3))
         self.assertEqual(Path(target).read_bytes(), sent)
 
     def test_what_cannot_be_resumed_is_refused(self):

@@ -193,6 +193,75 @@ say('forked'); sys.stdin.read()
             finally:
                 os.kill(child, signal.SIGKILL)
 
+    # Each exits as processes do: at once, and after collecting what nobody closed.
+    EXITS = ("os._exit(0)", "sys.exit()")
+
+    def test_a_child_that_exits_does_not_end_the_parents_stream(self):
+        for leave in self.EXITS:
+            code = f"""
+s = mmapipc.Sender(name, capacity=100, timeout=60)
+s.write(b'before ')
+pid = os.fork()
+if not pid:
+    {leave}
+os.waitpid(pid, 0)
+s.write(b'after')
+s.close()
+"""
+            with self.subTest(leave=leave):
+                parent = self.python(code)
+                with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
+                    self.assertEqual(receiver.read(), b"before after")
+                self.assertEqual(parent.end(), (0, b"", ""))
+
+    def test_a_child_that_exits_does_not_leave_the_parents_stream(self):
+        for leave in self.EXITS:
+            code = f"""
+r = mmapipc.Receiver(name, timeout=60)
+view = r.peek(1)
+pid = os.fork()
+if not pid:
+    {leave}
+os.waitpid(pid, 0)
+r.consume(1)
+say('forked')
+say(r.read())
+r.close()
+"""
+            with self.subTest(leave=leave):
+                parent = self.python(code)
+                with mmapipc.Sender(self.name, capacity=100, timeout=DEADLINE) as sender:
+                    sender.write(b"before ")
+                    self.assertEqual(parent.line(), "forked")
+                    sender.write(b"after")
+                self.assertEqual(parent.end(), (0, b"b'efore after'\n", ""))
+
+    def test_a_child_does_not_hold_the_receivers_role_beyond_its_parent(self):
+        code = """
+r = mmapipc.Receiver(name, timeout=60)
+r.read(1)
+pid = os.fork()
+if not pid:
+    try:
+        r.read(1)
+    except ValueError:
+        say(f'refused {os.getpid()}')
+    r.close(); del r
+    sys.stdin.read()  # as long as the test goes on
+say('forked'); sys.stdin.read()
+"""
+        parent = self.python(code, stdin=-1)
+        with self.assertRaisesRegex(mmapipc.ReceiverGone, "the receiver died; 3 bytes were not delivered"):
+            with mmapipc.Sender(self.name, timeout=DEADLINE) as sender:
+                sender.write(b"abcd")
+                answers = sorted((parent.line(), parent.line()))
+                self.assertEqual(answers[0], "forked")
+                self.assertTrue(answers[1].startswith("refused "), answers)
+                parent.kill()
+        # The child still runs, and does not stand in the way.
+        with mmapipc.Sender(self.name, timeout=DEADLINE):
+            mmapipc.Receiver(self.name, timeout=DEADLINE).close()
+
 
 @unittest.skipIf(WINDOWS, "POSIX only: the directory")
 class DefaultDirectory(ChannelTest):

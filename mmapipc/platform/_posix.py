@@ -54,7 +54,13 @@ else:
 def place(name: str) -> Place:
     """Where the memory of that name is: the path of its file.  Raises InvalidName."""
     encoded = _names.split(name)[1]
-    return Place(name, os.path.join(os.path.abspath(_directory()), f"mmapipc.{os.geteuid()}.{encoded}"))
+    try:
+        directory = os.path.abspath(_directory())
+    except FileNotFoundError as error:
+        refusal = MemoryRefused(f"{name}: {error.strerror}; set MMAPIPC_DIR")
+        refusal.errno = error.errno
+        raise refusal from None
+    return Place(name, os.path.join(directory, f"mmapipc.{os.geteuid()}.{encoded}"))
 
 
 def _directory() -> str:
@@ -68,9 +74,8 @@ def _directory() -> str:
     return tempfile.gettempdir()
 
 
-def _refused(place: Place, error: OSError) -> ChannelError:
-    """The system's refusal in our words."""
-    name, path = place
+def _refused(name: str, path: str, error: OSError) -> ChannelError:
+    """The system's refusal in our words; `path` is the file that it is about."""
     if error.errno == errno.ENOSPC:
         advice = f"no space left in {os.path.dirname(path)}; use a smaller capacity or set MMAPIPC_DIR"
     elif error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EMLINK):
@@ -95,15 +100,17 @@ def _open(place: Place, path: str, flags: int) -> int:
         fd = os.open(path, flags | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
     except (FileNotFoundError, FileExistsError) as error:
         if error.errno == errno.ENOENT and flags & os.O_CREAT:
-            raise _refused(place, error) from None
+            raise _refused(name, path, error) from None
         raise
     except PermissionError as error:
+        theirs = False
         with contextlib.suppress(OSError):
-            if os.lstat(path).st_uid != os.geteuid():
-                raise UnsafeMemory(f"{name}: {path} belongs to another user; use another name") from None
-        raise _refused(place, error) from None
+            theirs = os.lstat(path).st_uid != os.geteuid()
+        if theirs:
+            raise UnsafeMemory(f"{name}: {path} belongs to another user; use another name") from None
+        raise _refused(name, path, error) from None
     except OSError as error:
-        raise _refused(place, error) from None
+        raise _refused(name, path, error) from None
     status = os.fstat(fd)
     trouble = None
     if not stat.S_ISREG(status.st_mode):
@@ -236,7 +243,7 @@ def claim(place: Place, role: str) -> Claim:
         # Only a message wants the pid: a directory that the ring has filled is no reason to fail.
         if error.errno != errno.ENOSPC:
             held.release()
-            raise _refused(place, error) from None
+            raise _refused(place.name, place.of(role), error) from None
     return held
 
 
@@ -256,7 +263,7 @@ class Memory:
         try:
             return mmap.mmap(self._fd, length)
         except OSError as error:
-            raise _refused(self._place, error) from None
+            raise _refused(*self._place, error) from None
 
     def has(self, length: int) -> bool:
         """Whether the creator has given the file as many bytes yet."""
@@ -301,7 +308,7 @@ def create(place: Place, size: int) -> Memory:
         if lock >= 0:
             os.close(lock)
         if isinstance(error, OSError) and not isinstance(error, ChannelError):
-            raise _refused(place, error) from None
+            raise _refused(*place, error) from None
         raise
     return Memory(place, fd, lock)
 
@@ -331,7 +338,7 @@ def remove(place: Place) -> None:
     except FileNotFoundError:
         pass
     except OSError as error:
-        raise _refused(place, error) from None
+        raise _refused(*place, error) from None
 
 
 def sweep(place: Place) -> None:
