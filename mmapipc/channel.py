@@ -339,13 +339,13 @@ class Sender(_End):
             lost = self._end.receivers - (self._end.deserted is None)
             if self._finished and not self._end.in_flight:
                 lost = 0  # it left because all was done
-            while self._told_of < lost:
-                self._told_of += 1
+            if self._told_of < lost:
+                self._told_of = lost
                 self._receiver_lost()
         return verdict
 
     def _receiver_lost(self) -> None:
-        """Called once for each receiver that a persistent stream loses."""
+        """Called when a persistent stream has lost its receiver."""
 
     def _wait(self) -> bool:
         self._raise_unless_fine(self._waiter.until(self._verdict_at_last, self._timeout))

@@ -240,7 +240,7 @@ def read_a_little(memory: Memory, consumer: Consumer) -> None:
                 consumer.consume(len(got))
             assert consumer.sequence == start + len(got)
             at = start % memory.capacity
-            assert got == bytes(memory.data[at:] + memory.data[:at])[: len(got)]
+            assert got == (bytes(memory.data[at:]) + bytes(memory.data[:at]))[: len(got)]
             assert len(got) <= memory.capacity
 
 
