@@ -191,6 +191,20 @@ class Stream:
         machine.follow(1)
         return self.receiver(machine)
 
+    def successor(self, machine):
+        """The next sender: settles the stream of a dead one, and waits until its receiver has left."""
+        machine.follow(0)
+        machine.claim(SENDER_CLAIM)
+        words = machine.words()
+        attached = words[layout.MAGIC] and self.producer.settle(words, "x")
+        while attached:
+            state, claim = words[layout.RECEIVER_STATE], machine.load(RECEIVER_CLAIM)
+            if state != layout.OPEN or not claim:
+                break
+            machine.block((layout.RECEIVER_STATE, state), (RECEIVER_CLAIM, claim))
+        machine.release(SENDER_CLAIM)
+        return "free"
+
     def check(self, memory):
         flight = memory.get(layout.WRITE_SEQ, 0) - memory.get(layout.READ_SEQ, 0)
         if not 0 <= flight <= self.capacity:
@@ -224,7 +238,7 @@ class Stream:
             if result in (Verdict.GAVE_UP, Verdict.DIED):
                 if safe != published:
                     raise Violation(f"{result} after {safe!r}, published was {published!r}")
-                if (result is Verdict.DIED) != (outcome.memory[layout.SENDER_STATE] == layout.OPEN):
+                if (result is Verdict.DIED) != (outcome.memory[layout.SENDER_STATE] in (layout.OPEN, layout.DIED)):
                     raise Violation(f"{result}, but the sender {'died' if outcome.dead[0] else 'lives'}")
         if "nobody" in received:
             raise Violation("a receiver waits for a sender that is gone")
@@ -244,10 +258,11 @@ class Stream:
         """`readinto` acknowledges what it returns: a receiver that dies then takes it along."""
         return not self.safe and any(outcome.dead[1:])
 
-    def explore(self, receivers=1, deaths=(), order="tso"):
+    def explore(self, receivers=1, deaths=(), order="tso", successor=False):
+        # One receiver after the other: the claim lets no two in at a time.
+        actors = [self.sender, self.receiver, self.next_receiver][: 1 + receivers]
         exploration = Exploration(
-            # One receiver after the other: the claim lets no two in at a time.
-            [self.sender, self.receiver, self.next_receiver][: 1 + receivers],
+            actors + [self.successor] * successor,
             deaths=deaths,
             order=order,
             check=self.check,
@@ -299,6 +314,11 @@ class Interleavings(unittest.TestCase):
 
     def test_a_second_receiver_does_not_revive_the_first(self):
         self.explore(Stream(1, (1, 1), safe=True), receivers=2, deaths=(1,))
+
+    def test_the_next_sender_of_the_name(self):
+        for writes, deaths in (((1, 1), (0,)), ((2,), (0,)), ((1,), ())):
+            with self.subTest(writes=writes, deaths=deaths):
+                self.explore(Stream(2, writes), deaths=deaths, successor=True)
 
     def test_weakly_ordered_processors(self):
         for capacity, writes in ((1, (1, 1)), (2, (3,)), (3, (2, 1))):
@@ -399,6 +419,12 @@ class DoesNotSettle(Consumer):
         return receiver == layout.ABSENT and stands()
 
 
+class DoesNotSettleADeadSender(Producer):
+    @staticmethod
+    def settle(words, name):
+        return layout.load_receiver_state(words, name) == layout.OPEN
+
+
 class StartsAgainAtZero(Consumer):
     def __init__(self, *args, **options):
         super().__init__(*args, **options)
@@ -435,6 +461,11 @@ FAULTS = (
         {"receivers": 2, "deaths": (1,)},
     ),
     ("a dead predecessor is not settled", Stream(1, (1, 1), consumer=DoesNotSettle), {"receivers": 2, "deaths": (1,)}),
+    (
+        "a dead sender is not settled by the next",
+        Stream(2, (1,), producer=DoesNotSettleADeadSender),
+        {"deaths": (0,), "successor": True},
+    ),
     (
         "a second receiver starts again at zero",
         Stream(1, (1, 1), persistent=True, safe=True, consumer=StartsAgainAtZero),
