@@ -460,13 +460,17 @@ class NamedMemory(Seeded, ChannelTest):
     def write_a_little(self, sender: mmapipc.Sender) -> None:
         for step in range(3):
             start = sender.tell()
-            with contextlib.suppress(mmapipc.ChannelTimeout):
+            try:
                 if step == 2:
-                    with contextlib.suppress(ValueError):  # cut short before
-                        sender.write(b"abcdefg")
+                    sender.write(b"abcdefg")
                 else:
                     assert 1 <= len(sender.reserve(1 << 40)) <= sender.capacity
                     sender.commit(1)
+            except mmapipc.ChannelTimeout:
+                pass
+            except ValueError as error:
+                if isinstance(error, mmapipc.ChannelError) or "cut short" not in str(error):
+                    raise
             assert start <= sender.tell() <= start + 7
 
     def rounds(self, share: int) -> Iterator[tuple[int, Changes]]:
