@@ -165,12 +165,18 @@ class _End(io.RawIOBase):
                 platform.sweep(self._place)
         super().close()
 
-    def _refuse(self) -> None:
-        """Give the claim back and touch nothing else: what is there is not ours."""
-        claim, self._claim = self._claim, None
-        if claim is not None:
-            claim.release()
-        self._leave()
+    @contextlib.contextmanager
+    def _leaving_on_error(self) -> Iterator[None]:
+        """Around what opens this end, once the role is claimed."""
+        try:
+            yield
+        except BaseException as error:
+            if isinstance(error, (LayoutError, UnsafeMemory)) and self._claim is not None:
+                # Sweep nothing: what is there is not ours.
+                claim, self._claim = self._claim, None
+                claim.release()
+            self._leave()
+            raise
 
     def _disown(self) -> None:
         """In a forked child: be closed without a word to the peer."""
@@ -276,7 +282,7 @@ class Sender(_End):
             raise InvalidCapacity(f"{name}: a ring has at least 1 byte and at most 2**62, not {capacity}")
         self._persist = persist
         self._claim = platform.claim(self._place, self._role)
-        try:
+        with self._leaving_on_error():
             if not waiting.until(self._take_over, timeout):
                 raise ChannelTimeout(
                     f"{name}: a receiver is still attached to an earlier stream after {timeout:g} s; "
@@ -286,12 +292,6 @@ class Sender(_End):
             self._end = self._connect(ring.Producer, persistent=persist)
             self._end.create(secrets.randbits(64), os.getpid())
             self._open(self._end)
-        except (LayoutError, UnsafeMemory):
-            self._refuse()
-            raise
-        except BaseException:
-            self._leave()
-            raise
         # One call less on the hot path; the method below has the description.
         self.write = self._end.write  # type: ignore[method-assign]
 
@@ -301,10 +301,10 @@ class Sender(_End):
         if memory is None:
             return True
         try:
-            with _header(memory, self._name) as words:
+            with _header(memory, self._name) as found:
                 attached = (
-                    words is not None
-                    and ring.Producer.settle(words, self._name)
+                    found is not None
+                    and ring.Producer.settle(found[0], self._name)
                     and memory.stands(self._peer)
                 )
         finally:
@@ -513,15 +513,9 @@ class Receiver(_End):
     def __init__(self, name: str, timeout: float | None = None) -> None:
         super().__init__(name, timeout)
         self._claim = platform.claim(self._place, self._role)
-        try:
+        with self._leaving_on_error():
             if not waiting.until(self._attach, timeout):
                 raise ChannelTimeout(f"{name}: no sender came for {timeout:g} s; start one or wait longer")
-        except (LayoutError, UnsafeMemory):
-            self._refuse()
-            raise
-        except BaseException:
-            self._leave()
-            raise
         # One call less on the hot path; the method below has the description.
         self.readinto = self._end.readinto  # type: ignore[method-assign]
 
@@ -531,10 +525,10 @@ class Receiver(_End):
         if memory is None:
             return None
         try:
-            with _header(memory, self._name) as words:
-                if words is None:
+            with _header(memory, self._name) as found:
+                if found is None:
                     return None
-                header = layout.validate(words, self._name)
+                words, header = found
                 if not ring.Consumer.attachable(
                     words, self._name, header.persistent, lambda: memory.stands(self._peer)
                 ):
@@ -702,8 +696,8 @@ class Receiver(_End):
 
 
 @contextlib.contextmanager
-def _header(memory: platform.Memory, name: str) -> Iterator[memoryview | None]:
-    """The words of a valid header, or None when its creator has not got so far."""
+def _header(memory: platform.Memory, name: str) -> Iterator[tuple[memoryview, layout.Header] | None]:
+    """The words of a valid header and the copy that was checked; None when its creator has not got so far."""
     if not memory.has(layout.HEADER_SIZE):
         yield None
         return
@@ -711,8 +705,7 @@ def _header(memory: platform.Memory, name: str) -> Iterator[memoryview | None]:
         if not layout.is_complete(words):
             yield None
             return
-        layout.validate(words, name)
-        yield words
+        yield words, layout.validate(words, name)
 
 
 def _check_positive(n: int) -> None:

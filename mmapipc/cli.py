@@ -154,7 +154,7 @@ class _TellingSender(Sender):
 
 
 def _move(move: Callable[[memoryview], int | None], view: memoryview, what: str, file: io.RawIOBase) -> int:
-    """Read into or write from the view; return how many bytes, 0 when there is nothing now."""
+    """Read into or write from the view; return how many bytes, -1 when it has to be tried again."""
     with _trouble_with(what):
         count = move(view)
         if count is None:  # somebody made the file non-blocking

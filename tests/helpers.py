@@ -118,7 +118,6 @@ class ChannelTest(unittest.TestCase):
                 os.environ["MMAPIPC_DIR"] = before
 
         self.addCleanup(restore)
-        self.leftovers_are_expected = False
         self.addCleanup(self._check_leftovers)
         self.addCleanup(self._dispose)
         self._children: list[Child] = []
@@ -128,10 +127,9 @@ class ChannelTest(unittest.TestCase):
             child.dispose()
 
     def _check_leftovers(self) -> None:
-        if not self.leftovers_are_expected:
-            self.assertEqual(os.listdir(self.memory), [])
-            # Windows gives the name back a moment after the last process has gone.
-            eventually(lambda: not self._exists(), "the channel's memory is gone")
+        self.assertEqual(os.listdir(self.memory), [])
+        # Windows gives the name back a moment after the last process has gone.
+        eventually(lambda: not self._exists(), "the channel's memory is gone")
 
     def _exists(self) -> bool:
         memory = platform.open_existing(platform.place(self.name))
