@@ -333,12 +333,16 @@ class Sender(_End):
         raise io.UnsupportedOperation("readinto")
 
     def _verdict(self, probe: bool) -> ring.Verdict:
+        came = self._end.receivers
         verdict = super()._verdict(probe)
         if self._persist:
-            # All but one that is attached, also those that came and went between two looks.
-            lost = self._end.receivers - (self._end.deserted is None)
             if self._finished and not self._end.in_flight:
-                lost = 0  # it left because all was done
+                # All but the last, which has taken everything and may leave.
+                lost = self._end.receivers - 1
+            else:
+                # All but one that is attached, also those that came and went
+                # between two looks.  Who comes after the look is not counted.
+                lost = came - (self._end.deserted is None)
             if self._told_of < lost:
                 self._told_of = lost
                 self._receiver_lost()
