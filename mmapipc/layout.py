@@ -47,7 +47,6 @@ would go byte by byte.
 from __future__ import annotations
 
 import sys
-from typing import NamedTuple
 
 from .errors import LayoutError
 
@@ -98,12 +97,13 @@ LARGEST_CAPACITY = 2**62
 _LARGEST_SEQUENCE = 2**62
 
 
-class Header(NamedTuple):
-    """A validated copy of the fields that never change; sizes in bytes."""
+class Header:
+    """A copy of the fields that never change: `capacity` in bytes; `persistent` streams outlive their receivers."""
 
-    capacity: int
-    stream_id: int
-    persistent: bool  # the stream outlives its receivers
+    def __init__(self, capacity: int, stream_id: int, persistent: bool) -> None:
+        self.capacity = capacity
+        self.stream_id = stream_id
+        self.persistent = persistent
 
 
 def initialise(words: memoryview, header: Header, pid: int) -> None:

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """`mmapipc receive`, without installing anything."""
 
+import os.path
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from mmapipc.cli import main  # noqa: E402
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-from urllib.parse import quote
-
 from ..errors import InvalidName
 
 SENDER = "sender"
 RECEIVER = "receiver"
 
+_PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
 LONGEST_NAME = 200  # characters once encoded: a file name has room for 255 bytes
 
 
-class Place(NamedTuple):
-    """Where a channel is.  Found once for each end: a process may change directory or user."""
+class Place:
+    """Where a channel is.  Found once for each end: a process may change directory or user.
 
-    name: str  # as given, for messages
-    location: str  # as the system knows it: a tagname, an absolute path
+    `name` is as given, for messages; `location` as the system knows it: a
+    tagname, an absolute path.
+    """
+
+    def __init__(self, name: str, location: str) -> None:
+        self.name = name
+        self.location = location
 
     def of(self, part: str) -> str:
         """The location of something that belongs to the channel.  `+` is in no encoded name."""
@@ -37,8 +40,12 @@ def split(name: str) -> tuple[str, str]:
         if name.startswith(known):
             prefix, name = known, name[len(known) :]
             break
-    # Half a surrogate pair can be in a name that came from the command line.
-    encoded = quote(name, safe="", errors="surrogatepass").replace("~", "%7E")
+    encoded = name
+    if not _PLAIN.issuperset(name):
+        from urllib.parse import quote  # slow to import, and most names do without
+
+        # Half a surrogate pair can be in a name that came from the command line.
+        encoded = quote(name, safe="", errors="surrogatepass").replace("~", "%7E")
     if not encoded:
         raise InvalidName("(no name): a channel needs a name of at least one character")
     if len(encoded) > LONGEST_NAME:
