@@ -35,14 +35,10 @@ import io
 import mmap
 import operator
 import os
-import secrets
 import sys
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import layout, platform, ring, waiting
 from .errors import (
@@ -57,12 +53,17 @@ from .errors import (
     UnsafeMemory,
 )
 
+TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import TracebackType
+    from typing import Any, TypeVar
+
     from _typeshed import ReadableBuffer, WriteableBuffer
 
-_Half = TypeVar("_Half", bound=ring.Half)
+    _Half = TypeVar("_Half", bound=ring.Half)
 
-DEFAULT_CAPACITY = 1 << 20  # bytes
+DEFAULT_CAPACITY = 1 << 22  # bytes
 
 _LINGER = 5.0  # seconds that memory with nobody attached may go on existing
 _LINE_PIECE = 8192  # bytes looked through at a time for the end of a line
@@ -114,27 +115,31 @@ class _End(io.RawIOBase):
             self._data = whole[layout.HEADER_SIZE :]
         self._mapping = mapping
 
-    def _connect(self, half: Callable[..., _Half], **options: Any) -> _Half:
-        """Make this end's half of the ring, which calls back and must not keep this end alive."""
-        wait, answer = weakref.WeakMethod(self._wait), weakref.WeakMethod(self._answer)
+    def _connect(self, half: type[_Half], **options: Any) -> _Half:
+        """Make this end's half of the ring, and its waiter.
+
+        Both call back, and must not keep this end alive.
+        """
+        mapping = self._mapping
+        assert mapping is not None
+        wait, unheard = weakref.WeakMethod(self._wait), weakref.WeakMethod(self._unheard)
         platform.join_fences()
-        return half(
+        waiter = self._waiter = waiting.Waiter(
+            platform.futex(mapping, half.own_counter * 8),
+            platform.futex(mapping, half.peer_counter * 8),
+            lambda: unheard()(),  # type: ignore[misc]
+        )
+        end = waiter.end = half(
             self._words,
             self._data,
             self._name,
             barrier=ring.Barrier(),
             ordered=platform.ORDERED,
             wait=lambda: wait()(),  # type: ignore[misc]
-            answer=lambda: answer()(),  # type: ignore[misc]
+            answer=waiter.answer,
             **options,
         )
-
-    def _open(self, end: ring.Half) -> None:
-        """From here on there is something to be undone in a forked child."""
-        mapping = self._mapping
-        assert mapping is not None
-        self._waiter = waiting.Waiter(end, lambda word: platform.futex(mapping, word * 8))
-        _open_ends.add(self)
+        return end
 
     def _unmap(self) -> None:
         """Let go of memory and views."""
@@ -144,7 +149,6 @@ class _End(io.RawIOBase):
             return
         if hasattr(self, "_end"):
             self._end.shut(self._closed_message)
-        self.__dict__.pop("_waiter", None)  # it knows the mapping
         self._words.release()
         self._data.release()
         # A slice that the user made of a view keeps the memory until it is collected.
@@ -203,9 +207,13 @@ class _End(io.RawIOBase):
         """Wait for the peer; return whether there is something to move.  Raises at a broken end."""
         raise NotImplementedError
 
-    def _answer(self) -> None:
-        """Do what the peer's calls ask for."""
-        raise NotImplementedError
+    def _unheard(self) -> None:
+        """The peer has set its calls, and does not sleep."""
+
+    def _hail(self) -> None:
+        """Let a peer that sleeps see that a state has changed."""
+        if self._end.peer_calls == layout.PARKED:
+            self._waiter.wake()
 
     def _collected(self) -> None:
         """What is to happen to an end that nobody closed."""
@@ -290,8 +298,8 @@ class Sender(_End):
                 )
             self._map(platform.create(self._place, layout.HEADER_SIZE + capacity), capacity)
             self._end = self._connect(ring.Producer, persistent=persist)
-            self._end.create(secrets.randbits(64), os.getpid())
-            self._open(self._end)
+            self._end.create(int.from_bytes(os.urandom(8), "little"), os.getpid())
+            _open_ends.add(self)  # something to be undone in a forked child
         # One call less on the hot path; the method below has the description.
         self.write = self._end.write  # type: ignore[method-assign]
 
@@ -352,17 +360,13 @@ class Sender(_End):
         """Called when a persistent stream has lost its receiver."""
 
     def _wait(self) -> bool:
-        self._raise_unless_fine(self._waiter.until(self._verdict_at_last, self._timeout))
+        self._raise_unless_fine(self._waiter.until_moved(self._verdict_at_last, self._timeout))
         return True
 
-    def _answer(self) -> None:
-        calls = self._end.peer_calls
-        if calls == layout.PARKED:
-            woken = self._waiter.wake()
-            if woken or not self._waiter.probe_is_due():
-                return
+    def _unheard(self) -> None:
         # It left, or is not where it said that it sleeps.
-        self._raise_if_left()
+        if self._end.peer_calls == layout.LEFT or self._waiter.probe_is_due():
+            self._raise_if_left()
 
     def _raise_if_left(self) -> None:
         """Raise when the receiver is gone and bytes are lost with it."""
@@ -431,7 +435,7 @@ class Sender(_End):
         self._end.shut(f"{self._name}: the stream is finished")
         self._end.finish()
         self._finished = True
-        self._waiter.wake()
+        self._hail()
 
     def abort(self) -> None:
         """Give the stream up, without waiting, and close this end.
@@ -441,7 +445,7 @@ class Sender(_End):
         """
         if self._mapping is not None:
             self._end.abort()
-            self._waiter.wake()
+            self._hail()
         self._leave()
 
     def close(self) -> None:
@@ -459,7 +463,9 @@ class Sender(_End):
             if self._end.owes:
                 self._give_up()
             self.finish()
-            self._raise_unless_fine(self._waiter.until(self._delivered, self._timeout))
+            while (verdict := self._delivered(False) or self._waiter.until_moved(self._delivered, self._timeout)) is ring.Verdict.READY:
+                pass  # the receiver goes on taking
+            self._raise_unless_fine(verdict)
         finally:
             self._leave()
 
@@ -467,12 +473,13 @@ class Sender(_End):
         """End a stream that a failed write has left incomplete."""
         verdict = self._verdict(True)
         self._end.abort()
-        self._waiter.wake()
+        self._hail()
         self._raise_unless_fine(verdict)
         raise StreamAborted(f"{self._name}: an earlier write failed, so the stream was given up and not finished")
 
     def _delivered(self, probe: bool) -> ring.Verdict | None:
         """END once every byte is taken, None while that can still be."""
+        self._hail()  # the receiver may have gone to sleep just when the end was marked
         verdict = self._verdict(probe)
         if not self._end.in_flight and self._end.receivers:
             return ring.Verdict.END
@@ -542,14 +549,14 @@ class Receiver(_End):
             self._map(memory, header.capacity)
             self._end = self._connect(ring.Consumer)
             self._end.attach(os.getpid())
-            self._open(self._end)
+            _open_ends.add(self)  # something to be undone in a forked child
             return True
         finally:
             if self._memory is None:
                 memory.close()
 
     def _wait(self) -> bool:
-        verdict = self._waiter.until(self._verdict_at_last, self._timeout)
+        verdict = self._waiter.until_moved(self._verdict_at_last, self._timeout)
         if verdict is ring.Verdict.READY:
             return True
         if verdict is ring.Verdict.END:
@@ -560,9 +567,6 @@ class Receiver(_End):
         if verdict is ring.Verdict.GAVE_UP:
             raise StreamAborted(f"{self._name}: the sender gave up; {truncated}")
         raise SenderDied(f"{self._name}: the sender died; {truncated}")
-
-    def _answer(self) -> None:
-        self._waiter.wake()
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         """Fill `buffer` with at least 1 byte; return how many, 0 at the end of a finished stream.
@@ -692,7 +696,7 @@ class Receiver(_End):
             super().close()
             return
         self._end.close()
-        self._waiter.wake()
+        self._hail()
         self._leave()
 
     def _collected(self) -> None:

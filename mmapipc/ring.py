@@ -48,25 +48,30 @@ from __future__ import annotations
 import contextlib
 import enum
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from itertools import repeat
 
 from . import layout
 
+TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from _typeshed import ReadableBuffer, WriteableBuffer
 
+    Stands = Callable[[], bool]
+
 # The most bytes copied before the peer hears of them, so that both ends copy
-# at the same time and a long piece does not wait for itself.
-STEP = 1 << 17
+# at the same time and a long piece does not wait for itself; of a small ring,
+# half.  Measured, see "Capacity and step" in the README: smaller steps let
+# the consumer follow so closely that it reads from the other processor's own
+# cache, which is slower than the cache that they share.
+STEP = 1 << 20
 
 # The hot paths' words, as globals of this module: one look-up less.
 _WRITE_SEQ = layout.WRITE_SEQ
 _READ_SEQ = layout.READ_SEQ
 _SENDER_CALLS = layout.SENDER_CALLS
 _RECEIVER_CALLS = layout.RECEIVER_CALLS
-
-Stands = Callable[[], bool]
 
 
 class Verdict(enum.Enum):
@@ -121,7 +126,7 @@ class Half:
         barrier: Callable[[], None],
         ordered: bool,
         wait: Callable[[], bool],
-        answer: Callable[[], None],
+        answer: Callable[[int], None],
     ) -> None:
         self._words = words
         self._data = data
@@ -131,15 +136,21 @@ class Half:
         self._wait = wait
         self._answer = answer
         self._capacity = len(data)
+        self._step = min(STEP, (len(data) + 1) // 2)
         self._shut: str | None = None
         self._view: memoryview | None = None
         self.sequence = 0
-        self.spins = 0
+        self.looks = 1
 
     @property
     def awaited(self) -> int:
         """The peer's counter as last seen: what a wait waits to change."""
         raise NotImplementedError
+
+    @property
+    def moved(self) -> bool:
+        """Whether the peer's counter is no longer as last seen."""
+        return bool(self._words[self.peer_counter] != self.awaited)
 
     @property
     def peer_calls(self) -> int:
@@ -151,19 +162,35 @@ class Half:
         """What is to be done, see the tables above."""
         raise NotImplementedError
 
-    def park(self, parked: bool) -> None:
-        """Say that this end parks until the peer's counter moves, or that it does no longer.
+    def park(self, fence: Callable[[], None], look: Callable[[], bool], sleep: Callable[[int], object]) -> bool:
+        """Sleep until the peer's counter moves, after one more look; return whether it has.
 
-        Between this store and a last look (`verdict`) before parking there
-        must be a full barrier, and another one between the peer's store of its
-        counter and its load of this word; otherwise each could miss the other.
-        The parking end can make both, see `mmapipc.waiting`.
+        Tells the peer, which then calls its `answer()` after the next counter
+        that it stores.  `fence()` is a full barrier here, and in the peer
+        between its store of the counter and its load of our call: with both,
+        either the peer sees the call or we see the counter.  `look()` is whether
+        there is still only to wait; `sleep(known)` returns at once when the low
+        half of the counter is not that of `known`, and otherwise when the peer
+        wakes it, or some time later.
         """
-        self._words[self._calls] = layout.PARKED if parked else 0
+        words = self._words
+        try:
+            words[self._calls] = layout.PARKED
+            fence()
+            known = self.awaited
+            if words[self.peer_counter] == known and look():
+                sleep(known)
+        finally:
+            words[self._calls] = 0
+        return bool(words[self.peer_counter] != known)
 
     def _check_not_shut(self) -> None:
         if self._shut is not None:
             raise ValueError(self._shut)
+
+    def shut(self, reason: str) -> None:
+        """Let every later call raise ValueError with this reason."""
+        raise NotImplementedError
 
     def let_go(self) -> None:
         """Release the view handed out, if something built on it does not hold it."""
@@ -182,14 +209,6 @@ class Half:
             self._view.release()  # BufferError, and nothing has happened, while something is built on it
             self._view = None
 
-    def _await_change(self, word: int, known: int) -> bool:
-        """Look a few times for a change, then wait; return False when there will be none."""
-        words = self._words
-        for _ in range(self.spins):
-            if words[word] != known:
-                return True
-        return self._wait()
-
     def _order(self) -> None:
         """The barrier that a weakly ordered processor needs."""
         if not self._ordered:
@@ -203,11 +222,11 @@ class Producer(Half):
     channel's, for messages.  `barrier` is a full memory barrier; `ordered`
     says that the processor keeps stores in order and loads in order, so that
     data and counter need none.  `wait()` is called when the ring is full and
-    returns when it may not be, or raises; `answer()` is called when the
+    returns when it may not be, or raises; `answer(calls)` is called when the
     consumer has set its calls.  A `persistent` stream outlives its receivers.
 
-    `sequence` is the number of bytes published; `spins` how often a full ring
-    is looked at before `wait()`; `deserted` tells how the last receiver of a
+    `sequence` is the number of bytes published; `looks`, 1 or more, how often a
+    full ring is looked at before `wait()`; `deserted` tells how the last receiver of a
     persistent stream went, as last seen, or is None; `owes` whether a write has
     failed and was not made up for.
     """
@@ -226,7 +245,7 @@ class Producer(Half):
         barrier: Callable[[], None],
         ordered: bool,
         wait: Callable[[], bool],
-        answer: Callable[[], None],
+        answer: Callable[[int], None],
         persistent: bool = False,
     ) -> None:
         super().__init__(words, data, name, barrier=barrier, ordered=ordered, wait=wait, answer=answer)
@@ -272,17 +291,23 @@ class Producer(Half):
             return 0
         return layout.load_receivers(self._words, self._name)
 
-    def _refresh(self) -> int:
-        """Load read_seq; return how many bytes are free."""
-        read: int = self._words[layout.READ_SEQ]
-        if not self._acknowledged <= read <= self.sequence:
-            raise layout.damaged(self._name, f"read_seq {read} outside {self._acknowledged} to {self.sequence}")
-        self._acknowledged = read
-        # The consumer's loads of these bytes come before our stores over them.
-        self._order()
-        if self._shut is None and self._view is None and not self.owes:
-            self._limit = read + self._capacity
-        return read + self._capacity - self.sequence
+    def _refresh(self, looks: int = 1) -> int:
+        """Load read_seq, up to `looks` times until it has moved; return how many bytes are free."""
+        words = self._words
+        known = self._acknowledged
+        for _ in repeat(None, looks):
+            read: int = words[_READ_SEQ]
+            if read != known:
+                if not known < read <= self.sequence:
+                    raise layout.damaged(self._name, f"read_seq {read} outside {known} to {self.sequence}")
+                # The consumer's loads of these bytes come before our stores over them.
+                if not self._ordered:
+                    self._barrier()
+                self._acknowledged = known = read
+                if self._shut is None and self._view is None and not self.owes:
+                    self._limit = read + self._capacity
+                break
+        return known + self._capacity - self.sequence
 
     def verdict(self, stands: Stands | None = None) -> Verdict:
         """What is to be done; `stands` asks whether the receiver's claim does.
@@ -309,16 +334,16 @@ class Producer(Half):
         """Copy in and publish all of `data`, any buffer; return its size in bytes.
 
         Waits while the ring is full.  Raises ValueError when the producer is
-        shut, and what `wait()` and `answer()` raise.
+        shut, and what `wait()` and `answer(calls)` raise.
         """
         # This is the path of every small piece: flat, one look at the peer.
         try:
-            size = len(data)
+            size = len(data)  # type: ignore[arg-type]
         except TypeError:
             return self._write_slowly(data)
         start = self.sequence
         end = start + size
-        if end <= self._limit and size <= STEP:
+        if end <= self._limit and size <= self._step:
             offset = start % self._capacity
             if offset + size <= self._capacity:
                 try:
@@ -328,8 +353,9 @@ class Producer(Half):
                     self.sequence = end
                     words = self._words
                     words[_WRITE_SEQ] = end
-                    if words[_RECEIVER_CALLS]:
-                        self._answer()
+                    calls = words[_RECEIVER_CALLS]
+                    if calls:
+                        self._answer(calls)
                     return size
                 except (ValueError, TypeError):
                     if self.sequence != start:
@@ -355,7 +381,7 @@ class Producer(Half):
                 try:
                     while done < size:
                         # Released even by an exception, whose traceback would keep the memory.
-                        with self._claim(min(size - done, STEP)) as target:
+                        with self._claim(min(size - done, self._step)) as target:
                             count = len(target)
                             target[:] = source[done : done + count]
                         self._publish(count)
@@ -386,9 +412,9 @@ class Producer(Half):
         room = min(most, self._capacity - offset)
         free = self._acknowledged + self._capacity - self.sequence
         if free < room:
-            free = self._refresh()
+            free = self._refresh(1 if free else self.looks)
             while not free:
-                self._await_change(_READ_SEQ, self._acknowledged)
+                self._wait()
                 free = self._refresh()
             room = min(room, free)
         return self._data[offset : offset + room]
@@ -398,8 +424,9 @@ class Producer(Half):
         self._order()
         self.sequence += count
         self._words[_WRITE_SEQ] = self.sequence
-        if self._words[_RECEIVER_CALLS]:
-            self._answer()
+        calls = self._words[_RECEIVER_CALLS]
+        if calls:
+            self._answer(calls)
 
     def reserve(self, most: int) -> memoryview:
         """Hand out a writable view of 1 to `most` free bytes in one piece; waits while the ring is full."""
@@ -443,7 +470,8 @@ class Consumer(Half):
 
     The arguments are those of `Producer`; `wait()` is called when the ring is
     empty and returns whether there can be more, or raises.  `sequence` is the
-    number of bytes acknowledged.
+    number of bytes acknowledged; `looks`, 1 or more, how often an empty ring is
+    looked at before `wait()`.
     """
 
     _calls = layout.RECEIVER_CALLS
@@ -460,7 +488,7 @@ class Consumer(Half):
         barrier: Callable[[], None],
         ordered: bool,
         wait: Callable[[], bool],
-        answer: Callable[[], None],
+        answer: Callable[[int], None],
     ) -> None:
         super().__init__(words, data, name, barrier=barrier, ordered=ordered, wait=wait, answer=answer)
         self.sequence, self._published = layout.load_sequences(words, self._capacity, name)
@@ -492,17 +520,22 @@ class Consumer(Half):
     def awaited(self) -> int:
         return self._published
 
-    def _refresh(self) -> int:
-        """Load write_seq; return how many bytes are unread."""
-        write: int = self._words[layout.WRITE_SEQ]
-        if not self._published <= write <= self.sequence + self._capacity:
-            raise layout.damaged(
-                self._name, f"write_seq {write} outside {self._published} to {self.sequence + self._capacity}"
-            )
-        self._published = write
-        # No byte is loaded before the counter that published it.
-        self._order()
-        return write - self.sequence
+    def _refresh(self, looks: int = 1) -> int:
+        """Load write_seq, up to `looks` times until it has moved; return how many bytes are unread."""
+        words = self._words
+        known = self._published
+        for _ in repeat(None, looks):
+            write: int = words[_WRITE_SEQ]
+            if write != known:
+                most = self.sequence + self._capacity
+                if not known < write <= most:
+                    raise layout.damaged(self._name, f"write_seq {write} outside {known} to {most}")
+                # No byte is loaded before the counter that published it.
+                if not self._ordered:
+                    self._barrier()
+                self._published = known = write
+                break
+        return known - self.sequence
 
     def verdict(self, stands: Stands | None = None) -> Verdict:
         """What is to be done; `stands` asks whether the sender's claim does.
@@ -531,24 +564,38 @@ class Consumer(Half):
         """Copy out and acknowledge bytes that are there; return how many, 0 at the end.
 
         Waits while there are none.  Raises ValueError when the consumer is
-        shut, and what `wait()` and `answer()` raise.
+        shut, and what `wait()` and `answer(calls)` raise.
         """
-        # This is the path of every small piece: flat, one look at the peer.
+        # This is the path of every small piece: flat, and what can be done
+        # before the bytes are there comes before the look for them.
         target = memoryview(buffer)
         count = len(target)
         if self._view is not None:
             self.let_go()
+        words = self._words
         start = self.sequence
+        offset = start % self._capacity
         ready = self._published - start
         if ready <= 0:
-            ready = self._more() if count else 0
-            if not ready:
+            if not count or self._shut is not None:
                 self._check_not_shut()
                 return 0
+            most = start + self._capacity
+            for _ in repeat(None, self.looks):
+                write = words[_WRITE_SEQ]
+                if start < write <= most:  # as in `_refresh`
+                    if not self._ordered:
+                        self._barrier()
+                    self._published = write
+                    ready = write - start
+                    break
+            else:
+                ready = self._more()
+                if not ready:
+                    return 0
         if count > ready:
             count = ready
-        offset = start % self._capacity
-        if offset + count > self._capacity or count > STEP:
+        if offset + count > self._capacity or count > self._step:
             return self._readinto_in_pieces(target, count)
         try:
             target[:count] = self._data[offset : offset + count]
@@ -559,10 +606,10 @@ class Consumer(Half):
             self._barrier()
         end = start + count
         self.sequence = end
-        words = self._words
         words[_READ_SEQ] = end
-        if words[_SENDER_CALLS]:
-            self._answer()
+        calls = words[_SENDER_CALLS]
+        if calls:
+            self._answer(calls)
         return count
 
     def _readinto_in_pieces(self, target: memoryview, count: int) -> int:
@@ -570,7 +617,7 @@ class Consumer(Half):
         with target.cast("B") as plain:
             done = 0
             while done < count:
-                with self.view(min(count - done, STEP)) as view:
+                with self.view(min(count - done, self._step)) as view:
                     plain[done : done + len(view)] = view
                     moved = len(view)
                 self.acknowledge(moved)
@@ -588,10 +635,11 @@ class Consumer(Half):
 
     def _more(self) -> int:
         """Wait for unread bytes; return how many there are, 0 at the end."""
-        self._check_not_shut()
-        ready = self._refresh()
+        if self._shut is not None:
+            raise ValueError(self._shut)
+        ready = self._refresh(self.looks)
         while not ready:
-            if not self._await_change(_WRITE_SEQ, self._published):
+            if not self._wait():
                 return 0
             ready = self._refresh()
         return ready
@@ -619,8 +667,9 @@ class Consumer(Half):
         self._order()
         self.sequence += count
         self._words[_READ_SEQ] = self.sequence
-        if self._words[_SENDER_CALLS]:
-            self._answer()
+        calls = self._words[_SENDER_CALLS]
+        if calls:
+            self._answer(calls)
 
     def consume(self, count: int) -> None:
         """Release the peeked view, and acknowledge its first `count` bytes."""

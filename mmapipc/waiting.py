@@ -1,7 +1,8 @@
 """Waiting for the other end: spin, yield, then park or sleep.
 
-A ring spins by itself, as often as its `spins` say, before it comes here.
-Whether spinning has paid lately decides how often it will the next time.
+A ring looks by itself, as often as its `looks` say, before it comes here.
+Whether looking longer would have paid lately decides how often it will the
+next time.
 
 Parking (Linux: a futex on the peer's counter) is a handshake of two words.
 
@@ -24,53 +25,46 @@ bounded, so that costs latency and no more.
 
 from __future__ import annotations
 
-import functools
 import os
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
 
 from . import layout, platform
-from .ring import Half
+from .ring import Half, Verdict
 
+TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
     from .platform._futex import Futex
 
-_T = TypeVar("_T")
+    _T = TypeVar("_T")
 
 _YIELDS = 50  # looks with the processor given away in between
 _FIRST_NAP = 50e-6  # seconds
-_LONGEST_NAP = 0.02  # seconds: what a byte may be late after a long silence
-_PARK = 0.1  # seconds: the longest park, and so the longest a missed wake-up lasts
+_LONGEST_NAP = 0.02  # seconds: what a byte may be late after a long silence, where there is no futex
+_FIRST_PARK = 0.1  # seconds: a missed wake-up lasts as long at most
+_LONGEST_PARK = 0.5  # seconds: what the death of a peer may be late, after a long silence
+_GROWTH = 1.5  # of each nap or park over the one before
 _PROBE_EVERY = 0.05  # seconds between two system calls that ask whether the peer lives
 
 # Looks at a counter that is expected to move, 40 ns each.  A peer on another
 # processor answers within some microseconds; on a single one never.
-_SPINS_AT_MOST = 0 if os.cpu_count() == 1 else 2000
-_SPINS_AT_LEAST = min(_SPINS_AT_MOST, 20)
+_LOOKS_AT_MOST = 1 if os.cpu_count() == 1 else 2000
+_LOOKS_AT_LEAST = min(_LOOKS_AT_MOST, 20)
+_SHORT = 100e-6  # seconds: a wait for which some more looks would have been enough
 
 
-def until(
-    poll: Callable[[bool], _T | None],
-    timeout: float | None,
-    rest: Callable[[float], None] = time.sleep,
-    longest: float = _LONGEST_NAP,
-) -> _T | None:
+def until(poll: Callable[[bool], _T | None], timeout: float | None) -> _T | None:
     """Call `poll(probe)` until it returns something other than None, and return that.
 
     `probe` is true now and then: the poll should then also ask the system
-    whether the peer lives.  In between `rest(seconds)` is called, with up to
-    `longest`.  Returns None after `timeout` seconds (None: wait for ever),
-    having polled once more at the end.
+    whether the peer lives.  Sleeps in growing steps in between.  Returns None
+    after `timeout` seconds (None: wait for ever), having polled once more at
+    the end.
     """
-    start = time.perf_counter()
-    for _ in range(_YIELDS):
-        result = poll(False)
-        if result is not None:
-            return result
-        platform.yield_processor()
+    start = next_probe = time.perf_counter()
     nap = _FIRST_NAP
-    next_probe = start
     while True:
         now = time.perf_counter()
         probe = now >= next_probe
@@ -81,66 +75,87 @@ def until(
             return result
         left = nap if timeout is None else start + timeout - now
         if left <= 0:
-            return None
-        rest(min(nap, left))
-        nap = min(nap * 1.5, longest)
+            return poll(True)
+        time.sleep(min(nap, left))
+        nap = min(_GROWTH * nap, _LONGEST_NAP)
+
+
+class Nap:
+    """Instead of a futex, where there is none: nobody can be woken, so sleeps are short."""
+
+    def fence(self) -> None:
+        """Not needed by somebody who wakes up anyway."""
+
+    def wait(self, expected: int, seconds: float) -> None:
+        """Sleep."""
+        time.sleep(seconds)
+
+    def wake(self) -> bool:
+        """Wake nobody."""
+        return False
 
 
 class Waiter:
-    """How one end waits for its peer.
+    """How one end waits for its peer, and answers a peer that waits.
 
-    `futex(word)` gives the word of the header to sleep on, or None where the
-    system has no such thing.
+    `own` and `peers` are the two counters as something to sleep on, or None
+    where the system has no such thing.  `unheard()` is called when a peer has
+    set its calls and does not sleep.
     """
 
-    def __init__(self, end: Half, futex: Callable[[int], Futex | None]) -> None:
-        self._end = end
-        self._futex = futex
+    end: Half  # set before anything is called
+
+    def __init__(self, own: Futex | None, peers: Futex | None, unheard: Callable[[], None]) -> None:
+        self.wake = (own or Nap()).wake
+        self._peers = peers or Nap()
+        self._first, self._longest = (_FIRST_PARK, _LONGEST_PARK) if peers else (_FIRST_NAP, _LONGEST_NAP)
+        self._unheard = unheard
         self._next_probe = 0.0
-        end.spins = _SPINS_AT_MOST
 
-    def until(self, poll: Callable[[bool], _T | None], timeout: float | None) -> _T | None:
-        """As the function `until`, for something that the peer's counter or state brings."""
-        end = self._end
+    def until_moved(self, poll: Callable[[bool], Verdict | None], timeout: float | None) -> Verdict | None:
+        """Wait until the peer's counter moves (returns READY) or `poll(probe)` gives a verdict.
+
+        `probe` and `timeout` are those of `until`.
+        """
+        end = self.end
         began = time.perf_counter()
-        futex = self._peers_counter
+        for _ in range(_YIELDS):
+            platform.yield_processor()
+            if end.moved:
+                if time.perf_counter() - began < _SHORT:
+                    end.looks = min(2 * end.looks, _LOOKS_AT_MOST)
+                else:
+                    end.looks = max(end.looks // 2, _LOOKS_AT_LEAST)
+                return Verdict.READY
+        end.looks = max(end.looks // 2, _LOOKS_AT_LEAST)
+        return self._sleep_until_moved(poll, timeout, began)
 
-        def rest(seconds: float) -> None:
-            # Also without a futex: a peer that is called and finds nobody
-            # to wake asks at once whether we live.
-            end.park(True)
-            try:
-                if futex is None:
-                    time.sleep(seconds)
-                    return
-                futex.fence()
-                if poll(False) is None:
-                    futex.wait(end.awaited, seconds)
-            finally:
-                end.park(False)
+    def _sleep_until_moved(
+        self, poll: Callable[[bool], Verdict | None], timeout: float | None, began: float
+    ) -> Verdict | None:
+        peers = self._peers
+        longest = self._first
+        while True:
+            verdict = poll(self.probe_is_due())
+            if verdict is not None:
+                return verdict
+            left = longest if timeout is None else began + timeout - time.perf_counter()
+            if left <= 0:
+                return poll(True)
+            # Also without a futex: a peer that is called and finds nobody to
+            # wake asks at once whether we live.
+            seconds = min(longest, left)
+            if self.end.park(peers.fence, lambda: poll(False) is None, lambda known: peers.wait(known, seconds)):
+                return Verdict.READY
+            longest = min(_GROWTH * longest, self._longest)
 
-        result = until(poll, timeout, rest, _LONGEST_NAP if futex is None else _PARK)
-        # Would a longer spin have been enough?
-        if time.perf_counter() - began < 100e-6:
-            end.spins = min(2 * end.spins, _SPINS_AT_MOST)
+    def answer(self, calls: int) -> None:
+        """Do what the peer's `calls` ask for."""
+        if calls == layout.PARKED and self.wake():
+            # It may be on this very processor.
+            platform.yield_processor()
         else:
-            end.spins = max(end.spins // 2, _SPINS_AT_LEAST)
-        return result
-
-    # Made when first needed: most streams come and go without a park.
-    @functools.cached_property
-    def _peers_counter(self) -> Futex | None:
-        return self._futex(self._end.peer_counter)
-
-    @functools.cached_property
-    def _own_counter(self) -> Futex | None:
-        return self._futex(self._end.own_counter)
-
-    def wake(self) -> bool:
-        """Wake the peer if it says that it is parked; return whether it was."""
-        if self._end.peer_calls != layout.PARKED or self._own_counter is None:
-            return False
-        return self._own_counter.wake()
+            self._unheard()
 
     def probe_is_due(self) -> bool:
         """Whether it is time to ask the system whether the peer lives."""

@@ -42,7 +42,6 @@ class Stream:
         leaves_after=None,
         safe=False,
         fence=True,
-        flag_after_look=False,
         skip_wake=False,
     ):
         self.__dict__.update(locals())
@@ -60,16 +59,18 @@ class Stream:
             return end.verdict(lambda: machine.stands(claim))
 
         def park():
-            if not self.flag_after_look:
-                end.park(True)
-            if self.fence:
-                machine.barrier_everywhere()
-            # Without asking for the claim: a death is seen at the next bounded look.
-            found = end.verdict()
-            if self.flag_after_look:
-                end.park(True)
-            others = found is not Verdict.WAIT or machine.sleep(end.peer_counter, end.awaited)
-            end.park(False)
+            others = True
+
+            def sleep(known):
+                nonlocal others
+                others = machine.sleep(end.peer_counter, known)
+
+            # The look does not ask for the claim: a death is seen at the next bounded one.
+            end.park(
+                machine.barrier_everywhere if self.fence else lambda: None,
+                lambda: end.verdict() is Verdict.WAIT,
+                sleep,
+            )
             return others
 
         def wait(done=lambda found: found is not Verdict.WAIT):
@@ -92,8 +93,8 @@ class Stream:
                 raise Gone(found)
             return found is not Verdict.END
 
-        def answer():
-            if end.peer_calls == layout.PARKED and not self.skip_wake:
+        def answer(calls):
+            if calls == layout.PARKED and not self.skip_wake:
                 machine.wake(end.own_counter)
 
         def delivered(found):
@@ -113,7 +114,7 @@ class Stream:
             answer=answer,
             **options,
         )
-        return end, lambda: wait(delivered), answer, checkpoint
+        return end, lambda: wait(delivered), lambda: answer(end.peer_calls), checkpoint
 
     def sender(self, machine):
         machine.claim(SENDER_CLAIM)
@@ -349,8 +350,8 @@ class PublishesBeforeTheData(Producer):
 
 
 class BelievesAStaleLimit(Producer):
-    def _refresh(self):
-        return super()._refresh() + 1
+    def _refresh(self, looks=1):
+        return super()._refresh(looks) + 1
 
 
 class FinishesBeforeTheLastCounter(Producer):
@@ -443,6 +444,24 @@ class ShowsTheHeaderTooEarly(Producer):
         super().create(stream_id, pid)
 
 
+class LooksBeforeItSaysThatItParks:
+    def park(self, fence, look, sleep):
+        fence()
+        known = self.awaited
+        if self._words[self.peer_counter] == known and look():
+            self._words[self._calls] = layout.PARKED
+            sleep(known)
+            self._words[self._calls] = 0
+
+
+class ParkingProducer(LooksBeforeItSaysThatItParks, Producer):
+    pass
+
+
+class ParkingConsumer(LooksBeforeItSaysThatItParks, Consumer):
+    pass
+
+
 FAULTS = (
     ("the counter is published before the data", Stream(2, (2, 1), producer=PublishesBeforeTheData), {}),
     ("a stale limit", Stream(2, (3,), producer=BelievesAStaleLimit), {}),
@@ -474,7 +493,7 @@ FAULTS = (
     ("an abort is taken for an end", Stream(2, (1,), end="abort", consumer=TakesAnAbortForAnEnd), {}),
     ("the header is shown before it is whole", Stream(1, (1,), producer=ShowsTheHeaderTooEarly), {}),
     ("no barrier on a weakly ordered processor", Stream(2, (1,), ordered=True), {"order": "weak"}),
-    ("the flag is set after the look", Stream(1, (1,), parking=True, flag_after_look=True), {}),
+    ("the flag is set after the look", Stream(1, (1,), parking=True, producer=ParkingProducer, consumer=ParkingConsumer), {}),
     ("no barrier between flag and look", Stream(1, (1,), parking=True, fence=False), {}),
     ("the wake-up is skipped", Stream(1, (1,), parking=True, skip_wake=True), {}),
 )

@@ -44,7 +44,7 @@ class Ring:
     def wait(self) -> bool:
         raise Blocked
 
-    def answer(self) -> None:
+    def answer(self, calls: int) -> None:
         pass
 
     def put(self, data: bytes) -> int:
@@ -272,7 +272,8 @@ class Headers(unittest.TestCase):
                 words[word] = value
                 with self.assertRaisesRegex(LayoutError, reason):
                     layout.validate(words, "x")
-        self.assertEqual(layout.validate(Ring(5).words, "x"), (5, 7, False))
+        header = layout.validate(Ring(5).words, "x")
+        self.assertEqual((header.capacity, header.stream_id, header.persistent), (5, 7, False))
 
     def test_sequences_that_cannot_be(self):
         for read, write in ((1, 0), (0, 6), (2**62, 2**62 + 1)):

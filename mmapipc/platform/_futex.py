@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import functools
 import mmap
 import os
 
@@ -17,8 +18,11 @@ _FUTEX_WAKE = 1
 _GLOBAL_EXPEDITED = 1 << 1
 _REGISTER_GLOBAL_EXPEDITED = 1 << 2
 
-_syscall = ctypes.CDLL(None, use_errno=True).syscall
-_syscall.restype = ctypes.c_long
+# What may sleep releases the GIL, what does not keeps it.
+_blocking = ctypes.CDLL(None).syscall
+_immediate = ctypes.PyDLL(None).syscall
+for _call in (_blocking, _immediate):
+    _call.restype = ctypes.c_long
 
 
 class _Timespec(ctypes.Structure):
@@ -35,33 +39,41 @@ class Futex:
     def wait(self, expected: int, seconds: float) -> None:
         """Sleep while the counter is still `expected`: until `wake`, a signal, or for so many seconds."""
         span = _Timespec(int(seconds), int(seconds % 1 * 1e9))
-        _syscall(
-            self._futex, self._address, _FUTEX_WAIT, ctypes.c_uint32(expected & 0xFFFFFFFF), ctypes.byref(span), None, 0
-        )
+        _blocking(self._futex, self._address, _FUTEX_WAIT, ctypes.c_uint32(expected & 0xFFFFFFFF), ctypes.byref(span))
 
     def wake(self) -> bool:
         """Wake whoever sleeps on the counter; return whether somebody did."""
-        return bool(_syscall(self._futex, self._address, _FUTEX_WAKE, 1, None, None, 0) > 0)
+        return bool(_immediate(self._futex, self._address, _FUTEX_WAKE, 1) > 0)
 
     def fence(self) -> None:
         """A full barrier on every processor that runs a process which has called `join_fences`."""
-        _syscall(self._membarrier, _GLOBAL_EXPEDITED, 0, 0)
+        _immediate(self._membarrier, _GLOBAL_EXPEDITED, 0, 0)
 
 
 def join_fences() -> None:
     """Take part in the fences of other processes."""
-    numbers = _NUMBERS.get(os.uname().machine)
+    numbers = _numbers()
     if numbers is not None:
-        _syscall(ctypes.c_long(numbers[1]), _REGISTER_GLOBAL_EXPEDITED, 0, 0)
+        _immediate(ctypes.c_long(numbers[1]), _REGISTER_GLOBAL_EXPEDITED, 0, 0)
 
 
 def futex(mapping: mmap.mmap, offset: int) -> Futex | None:
-    """The counter at `offset` bytes; None on machines whose system call numbers are not known here."""
-    numbers = _NUMBERS.get(os.uname().machine)
+    """The counter at `offset` bytes, for as long as the mapping is open; None where there is no futex."""
+    numbers = _numbers()
     if numbers is None:
         return None
-    # The object holds the mapping only as long as its address is asked for.
-    made = Futex(ctypes.addressof(ctypes.c_char.from_buffer(mapping, offset)), numbers)
-    ctypes.set_errno(0)
-    made.wait(-1, 0)
-    return None if ctypes.get_errno() == errno.ENOSYS else made
+    # This object holds the mapping only as long as its address is asked for.
+    return Futex(ctypes.addressof(ctypes.c_char.from_buffer(mapping, offset)), numbers)
+
+
+@functools.lru_cache(maxsize=None)
+def _numbers() -> tuple[int, int] | None:
+    """The numbers of this machine's system calls; None when they are not known, or not there."""
+    numbers = _NUMBERS.get(os.uname().machine)
+    if numbers is not None:
+        with_errno = ctypes.CDLL(None, use_errno=True).syscall
+        word = ctypes.c_uint32(0)
+        with_errno(ctypes.c_long(numbers[0]), ctypes.byref(word), _FUTEX_WAKE, 0)
+        if ctypes.get_errno() == errno.ENOSYS:
+            return None
+    return numbers
