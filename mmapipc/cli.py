@@ -12,6 +12,7 @@ import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
+from . import platform
 from .channel import DEFAULT_CAPACITY, Receiver, Sender
 from .errors import (
     ChannelError,
@@ -89,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_size,
         default=DEFAULT_CAPACITY,
         metavar="SIZE",
-        help="bytes that may be under way, such as 64KiB or 4MiB (default: 1MiB)",
+        help="bytes that may be under way, such as 64KiB or 16MiB (default: 4MiB)",
     )
     send.add_argument(
         "--persist",
@@ -166,6 +167,12 @@ def _move(move: Callable[[memoryview], int | None], view: memoryview, what: str,
     return count
 
 
+def _enlarge(file: io.RawIOBase) -> None:
+    """Let a pipe take a whole piece at once."""
+    with contextlib.suppress(io.UnsupportedOperation):
+        platform.enlarge_pipe(file.fileno(), _PIECE)
+
+
 def _send(arguments: argparse.Namespace) -> None:
     with (
         _source(arguments.file) as (source, what),
@@ -173,6 +180,7 @@ def _send(arguments: argparse.Namespace) -> None:
             arguments.name, arguments.capacity, arguments.timeout, persist=arguments.persist
         ) as sender,
     ):
+        _enlarge(source)
         while count := _move(source.readinto, sender.reserve(_PIECE), what, source):
             sender.commit(max(count, 0))
 
@@ -218,6 +226,7 @@ def _receive(arguments: argparse.Namespace) -> None:
         # Not before the stream is ours: another receiver may be writing there.
         if arguments.output is not None:
             _place(sink, what, receiver.tell(), arguments.resume)
+        _enlarge(sink)
         while view := receiver.peek(_PIECE):
             # Acknowledged when the output has it: what a crash interrupts comes again.
             receiver.consume(max(_move(sink.write, view, what, sink), 0))

@@ -46,7 +46,7 @@ class Plan:
     parked_pause: float = 0.02  # seconds before each ping, for the other side to fall asleep
     idle_seconds: float = 3.0
     # So much that starting two interpreters is a small part; Windows has no peer for it, and slow pipes.
-    script_bytes: int = 128 * MIB if WINDOWS else 512 * MIB
+    script_bytes: int = 128 * MIB if WINDOWS else 1024 * MIB
 
 
 QUICK = Plan(

@@ -22,6 +22,8 @@ Two siblings with the same functions; this is the only place that chooses.
     Let other processes' futex fences order this process's loads and stores too.
 `yield_processor()`
     Let others run.
+`enlarge_pipe(descriptor, size)`
+    Let a pipe hold so many bytes, where that can be had.
 `ORDERED`
     Whether this processor keeps stores in order and loads in order.
 
@@ -42,6 +44,7 @@ if sys.platform == "win32":
         Memory,
         claim,
         create,
+        enlarge_pipe,
         futex,
         join_fences,
         open_existing,
@@ -57,6 +60,7 @@ else:
         Memory,
         claim,
         create,
+        enlarge_pipe,
         futex,
         join_fences,
         open_existing,
@@ -76,6 +80,7 @@ __all__ = [
     "Place",
     "claim",
     "create",
+    "enlarge_pipe",
     "futex",
     "join_fences",
     "open_existing",

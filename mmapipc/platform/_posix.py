@@ -32,6 +32,10 @@ from ..errors import ChannelError, LayoutError, MemoryRefused, RoleTaken, Unsafe
 from . import _names
 from ._names import Place
 
+TYPE_CHECKING = False  # as in typing, which is slow to import
+if TYPE_CHECKING:
+    from ._futex import Futex
+
 # Total store order; everything else is taken to be weakly ordered.
 ORDERED = os.uname().machine.lower() in ("x86_64", "amd64", "i686", "i386")
 
@@ -40,12 +44,21 @@ yield_processor = os.sched_yield
 _PATIENCE = 1.0  # seconds a claimant gives a holder to write its pid
 
 
+def enlarge_pipe(descriptor: int, size: int) -> None:
+    """Let the pipe hold `size` bytes, if it is one and the system allows that."""
+    if hasattr(fcntl, "F_SETPIPE_SZ"):  # Linux
+        with contextlib.suppress(OSError):
+            if fcntl.fcntl(descriptor, fcntl.F_GETPIPE_SZ) < size:
+                fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, size)
+
+
 if os.uname().sysname == "Linux":
     from ._futex import futex as futex, join_fences as join_fences
 else:
 
-    def futex(mapping: mmap.mmap, offset: int) -> None:
+    def futex(mapping: mmap.mmap, offset: int) -> Futex | None:
         """None: only Linux has them."""
+        return None
 
     def join_fences() -> None:
         """Nothing to do without futexes."""
@@ -263,7 +276,7 @@ class Memory:
         try:
             return mmap.mmap(self._fd, length)
         except OSError as error:
-            raise _refused(*self._place, error) from None
+            raise _refused(self._place.name, self._place.location, error) from None
 
     def has(self, length: int) -> bool:
         """Whether the creator has given the file as many bytes yet."""
@@ -308,7 +321,7 @@ def create(place: Place, size: int) -> Memory:
         if lock >= 0:
             os.close(lock)
         if isinstance(error, OSError) and not isinstance(error, ChannelError):
-            raise _refused(*place, error) from None
+            raise _refused(place.name, place.location, error) from None
         raise
     return Memory(place, fd, lock)
 
@@ -338,7 +351,7 @@ def remove(place: Place) -> None:
     except FileNotFoundError:
         pass
     except OSError as error:
-        raise _refused(*place, error) from None
+        raise _refused(place.name, place.location, error) from None
 
 
 def sweep(place: Place) -> None:

@@ -27,6 +27,10 @@ from ..errors import ChannelError, LayoutError, MemoryRefused, RoleTaken
 from . import _names
 from ._names import Place
 
+TYPE_CHECKING = False  # as in typing, which is slow to import
+if TYPE_CHECKING:
+    from ._futex import Futex
+
 # Also for x64 Python on an ARM processor: the emulation keeps the order.
 ORDERED = "amd64" in sys.version.lower()
 
@@ -92,8 +96,13 @@ def yield_processor() -> None:
     time.sleep(0)
 
 
-def futex(mapping: mmap.mmap, offset: int) -> None:
+def enlarge_pipe(descriptor: int, size: int) -> None:
+    """Nothing: the size of a pipe is its creator's choice."""
+
+
+def futex(mapping: mmap.mmap, offset: int) -> Futex | None:
     """None: Windows waits for addresses within one process only."""
+    return None
 
 
 def join_fences() -> None:
@@ -108,7 +117,7 @@ def place(name: str) -> Place:
 
 def _refused(place: Place, code: int) -> ChannelError:
     """The system's refusal in our words."""
-    name, tag = place
+    name, tag = place.name, place.location
     if code == _ERROR_INVALID_HANDLE:
         return RoleTaken(f"{name}: {tag} is the name of an object of another kind; use another name")
     if code == _ERROR_PATH_NOT_FOUND:
