@@ -575,6 +575,7 @@ class Consumer(Half):
         words = self._words
         start = self.sequence
         offset = start % self._capacity
+        room = min(self._capacity - offset, self._step)
         ready = self._published - start
         if ready <= 0:
             if not count or self._shut is not None:
@@ -595,7 +596,7 @@ class Consumer(Half):
                     return 0
         if count > ready:
             count = ready
-        if offset + count > self._capacity or count > self._step:
+        if count > room:
             return self._readinto_in_pieces(target, count)
         try:
             target[:count] = self._data[offset : offset + count]

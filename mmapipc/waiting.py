@@ -42,11 +42,11 @@ if TYPE_CHECKING:
 
 _YIELDS = 50  # looks with the processor given away in between
 _FIRST_NAP = 50e-6  # seconds
-_LONGEST_NAP = 0.02  # seconds: what a byte may be late after a long silence, where there is no futex
+_LONGEST_NAP = 0.04  # seconds: what a byte may be late after a long silence, where there is no futex
 _FIRST_PARK = 0.1  # seconds: a missed wake-up lasts as long at most
-_LONGEST_PARK = 0.5  # seconds: what the death of a peer may be late, after a long silence
+_LONGEST_PARK = 0.5  # seconds: what news of the peer's death may be late, after a long silence
 _GROWTH = 1.5  # of each nap or park over the one before
-_PROBE_EVERY = 0.05  # seconds between two system calls that ask whether the peer lives
+_PROBE_EVERY = 0.05  # seconds between two system calls that ask whether the peer lives, at first
 
 # Looks at a counter that is expected to move, 40 ns each.  A peer on another
 # processor answers within some microseconds; on a single one never.
@@ -136,10 +136,14 @@ class Waiter:
         peers = self._peers
         longest = self._first
         while True:
-            verdict = poll(self.probe_is_due())
+            now = time.perf_counter()
+            probe = now >= self._next_probe
+            if probe:
+                self._next_probe = now + min(max(_PROBE_EVERY, (now - began) / 4), _LONGEST_PARK)
+            verdict = poll(probe)
             if verdict is not None:
                 return verdict
-            left = longest if timeout is None else began + timeout - time.perf_counter()
+            left = longest if timeout is None else began + timeout - now
             if left <= 0:
                 return poll(True)
             # Also without a futex: a peer that is called and finds nobody to
