@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 _YIELDS = 50  # looks with the processor given away in between
 _FIRST_NAP = 50e-6  # seconds
 _LONGEST_NAP = 0.04  # seconds: what a byte may be late after a long silence, where there is no futex
+_LONGEST_SEARCH = 0.1  # seconds: what may pass until a new channel is found
 _FIRST_PARK = 0.1  # seconds: a missed wake-up lasts as long at most
 _LONGEST_PARK = 0.5  # seconds: what news of the peer's death may be late, after a long silence
 _GROWTH = 1.5  # of each nap or park over the one before
@@ -77,7 +78,7 @@ def until(poll: Callable[[bool], _T | None], timeout: float | None) -> _T | None
         if left <= 0:
             return poll(True)
         time.sleep(min(nap, left))
-        nap = min(_GROWTH * nap, _LONGEST_NAP)
+        nap = min(_GROWTH * nap, _LONGEST_SEARCH)
 
 
 class Nap:
