@@ -66,6 +66,7 @@ if TYPE_CHECKING:
 # the consumer follow so closely that it reads from the other processor's own
 # cache, which is slower than the cache that they share.
 STEP = 1 << 20
+_SMALLEST_STEP = 4096
 
 # The hot paths' words, as globals of this module: one look-up less.
 _WRITE_SEQ = layout.WRITE_SEQ
@@ -136,7 +137,7 @@ class Half:
         self._wait = wait
         self._answer = answer
         self._capacity = len(data)
-        self._step = min(STEP, (len(data) + 1) // 2)
+        self._step = min(STEP, max(_SMALLEST_STEP, len(data) // 2))
         self._shut: str | None = None
         self._view: memoryview | None = None
         self.sequence = 0

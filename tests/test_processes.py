@@ -87,7 +87,9 @@ class Deaths(ChannelTest):
         sent = noise(100_000)
         child = self.python(f"s = mmapipc.Sender(name, capacity=1000); s.write(open({self.file(sent)!r}, 'rb').read()); say('no')\n")
         with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
-            got = receiver.read(300) + receiver.read(300)
+            got = b""
+            while len(got) < 600:
+                got += receiver.read(300)
             child.kill()
             with self.assertRaises(mmapipc.SenderDied) as caught:
                 while True:
