@@ -8,14 +8,15 @@ import io
 import os
 import pickle
 import shutil
+import signal
 import sys
 import unittest
 import warnings
 
 import mmapipc
-from mmapipc import platform
+from mmapipc import layout, platform
 
-from .helpers import DEADLINE, WINDOWS, Background, ChannelTest, noise
+from .helpers import DEADLINE, WINDOWS, Background, ChannelTest, eventually, noise
 
 
 @contextlib.contextmanager
@@ -486,6 +487,61 @@ class Timeouts(ChannelTest):
             second.write(b"new")
             self.assertEqual(receiver.read(9), b"new")
             second.close()
+
+
+class Waits(ChannelTest):
+    def test_a_missed_wake_up_costs_time_and_no_more(self):
+        def take(count):
+            got = b""
+            while len(got) < count:
+                got += receiver.read(count - len(got))
+            return got
+
+        with self.both(capacity=4) as (sender, receiver):
+            for end in sender, receiver:
+                end._waiter.wake = lambda: True  # so they believe
+            waiting = Background(lambda: receiver.read(1))
+            eventually(lambda: sender._end.peer_calls == layout.PARKED, "the receiver sleeps")
+            sender.write(b"abcd")
+            self.assertEqual(waiting.result(), b"a")
+            sender.write(b"e")
+            waiting = Background(lambda: sender.write(b"fgh"))
+            eventually(lambda: receiver._end.peer_calls == layout.PARKED, "the sender sleeps")
+            self.assertEqual(take(7), b"bcdefgh")
+            self.assertEqual(waiting.result(), 3)
+            waiting = Background(lambda: receiver.read(1))
+            eventually(lambda: sender._end.peer_calls == layout.PARKED, "the receiver sleeps")
+            sender.finish()
+            self.assertEqual(waiting.result(), b"")
+
+    @unittest.skipIf(WINDOWS, "POSIX only: signals")
+    def test_a_signal_interrupts_a_wait_and_loses_nothing(self):
+        class Interrupted(Exception):
+            pass
+
+        def interrupt(*_):
+            raise Interrupted
+
+        before = signal.signal(signal.SIGALRM, interrupt)
+        self.addCleanup(signal.signal, signal.SIGALRM, before)
+        with self.both(capacity=4) as (sender, receiver):
+            for wait in (lambda: receiver.read(1), receiver.readline, lambda: receiver.peek(1)):
+                with self.assertRaises(Interrupted):
+                    signal.setitimer(signal.ITIMER_REAL, 0.05)
+                    wait()
+                self.assertEqual(sender._end.peer_calls, 0)
+            sender.write(b"abcd")
+            for wait in (lambda: sender.write(b"e"), lambda: sender.reserve(1)):
+                with self.assertRaises(Interrupted):
+                    signal.setitimer(signal.ITIMER_REAL, 0.05)
+                    wait()
+            self.assertEqual(receiver.read(4), b"abcd")
+            sender.write(b"e")
+            self.assertEqual(receiver.read(4), b"e")
+            # A handler that does not raise does not end the wait.
+            signal.signal(signal.SIGALRM, lambda *_: sender.write(b"f"))
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            self.assertEqual(receiver.read(4), b"f")
 
 
 class Ends(ChannelTest):
