@@ -60,9 +60,9 @@ if TYPE_CHECKING:
 
     Stands = Callable[[], bool]
 
-# The most bytes copied before the peer hears of them, so that both ends copy
-# at the same time and a long piece does not wait for itself; of a small ring,
-# half.  Measured, see "Capacity and step" in the README: smaller steps let
+# The most bytes that `write` and `readinto` copy before the peer hears of them,
+# so that both ends copy at the same time and a long piece does not wait for
+# itself; of a small ring, half, but not less than a page.  Measured, see "Capacity and step" in the README: smaller steps let
 # the consumer follow so closely that it reads from the other processor's own
 # cache, which is slower than the cache that they share.
 STEP = 1 << 20
@@ -441,7 +441,8 @@ class Producer(Half):
     def commit(self, count: int) -> None:
         """Release the reserved view, and publish its first `count` bytes."""
         self._take_back(count)
-        self._limit = self._acknowledged + self._capacity
+        if not self.owes:
+            self._limit = self._acknowledged + self._capacity
         if count:
             self._publish(count)
 
@@ -592,7 +593,11 @@ class Consumer(Half):
                     ready = write - start
                     break
             else:
-                ready = self._more()
+                try:
+                    ready = self._more()
+                except BaseException:
+                    target.release()  # or the traceback would keep the caller's buffer
+                    raise
                 if not ready:
                     return 0
         if count > ready:

@@ -41,17 +41,19 @@ if TYPE_CHECKING:
     _T = TypeVar("_T")
 
 _YIELDS = 50  # looks with the processor given away in between
+_YIELDING = 1e-3  # seconds: the longest time to do so; a busy processor may not come back for as long each time
 _FIRST_NAP = 50e-6  # seconds
 _LONGEST_NAP = 0.04  # seconds: what a byte may be late after a long silence, where there is no futex
 _LONGEST_SEARCH = 0.1  # seconds: what may pass until a new channel is found
-_FIRST_PARK = 0.1  # seconds: a missed wake-up lasts as long at most
-_LONGEST_PARK = 0.5  # seconds: what news of the peer's death may be late, after a long silence
+_FIRST_PARK = 0.1  # seconds
+_LONGEST_PARK = 0.5  # seconds, after a long silence: the longest that a missed wake-up or a peer's death goes unnoticed
 _GROWTH = 1.5  # of each nap or park over the one before
 _PROBE_EVERY = 0.05  # seconds between two system calls that ask whether the peer lives, at first
 
 # Looks at a counter that is expected to move, 40 ns each.  A peer on another
-# processor answers within some microseconds; on a single one never.
-_LOOKS_AT_MOST = 1 if os.cpu_count() == 1 else 2000
+# processor answers within some microseconds; on the only one never.
+_PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+_LOOKS_AT_MOST = 1 if _PROCESSORS == 1 else 2000
 _LOOKS_AT_LEAST = min(_LOOKS_AT_MOST, 20)
 _SHORT = 100e-6  # seconds: a wait for which some more looks would have been enough
 
@@ -120,20 +122,26 @@ class Waiter:
         """
         end = self.end
         began = time.perf_counter()
+        yielding = _YIELDING if timeout is None else min(timeout, _YIELDING)
         for _ in range(_YIELDS):
             platform.yield_processor()
+            waited = time.perf_counter() - began
             if end.moved:
-                if time.perf_counter() - began < _SHORT:
+                if waited < _SHORT:
                     end.looks = min(2 * end.looks, _LOOKS_AT_MOST)
                 else:
                     end.looks = max(end.looks // 2, _LOOKS_AT_LEAST)
                 return Verdict.READY
+            if waited > yielding:
+                break
         end.looks = max(end.looks // 2, _LOOKS_AT_LEAST)
         return self._sleep_until_moved(poll, timeout, began)
 
     def _sleep_until_moved(
         self, poll: Callable[[bool], Verdict | None], timeout: float | None, began: float
     ) -> Verdict | None:
+        end = self.end
+        known = end.awaited
         peers = self._peers
         longest = self._first
         while True:
@@ -141,16 +149,17 @@ class Waiter:
             probe = now >= self._next_probe
             if probe:
                 self._next_probe = now + min(max(_PROBE_EVERY, (now - began) / 4), _LONGEST_PARK)
-            verdict = poll(probe)
-            if verdict is not None:
-                return verdict
             left = longest if timeout is None else began + timeout - now
-            if left <= 0:
-                return poll(True)
+            verdict = poll(probe or left <= 0)
+            if verdict is None and end.awaited != known:
+                # It moved, and the poll was the first to see it.
+                verdict = Verdict.READY
+            if verdict is not None or left <= 0:
+                return verdict
             # Also without a futex: a peer that is called and finds nobody to
             # wake asks at once whether we live.
             seconds = min(longest, left)
-            if self.end.park(peers.fence, lambda: poll(False) is None, lambda known: peers.wait(known, seconds)):
+            if end.park(peers.fence, lambda: poll(False) is None, lambda known: peers.wait(known, seconds)):
                 return Verdict.READY
             longest = min(_GROWTH * longest, self._longest)
 

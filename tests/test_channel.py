@@ -10,6 +10,8 @@ import pickle
 import shutil
 import signal
 import sys
+import threading
+import time
 import unittest
 import warnings
 
@@ -372,6 +374,19 @@ class FailedWrites(ChannelTest):
             with self.assertRaises(mmapipc.StreamAborted):
                 receiver.read(9)
 
+    def test_a_failed_write_may_be_made_good_with_a_view_and_a_write(self):
+        with self.both(capacity=4, timeout=0.05) as (sender, receiver):
+            sender.write(b"abcd")
+            with self.assertRaises(mmapipc.ChannelTimeout):
+                sender.write(b"e")
+            self.assertEqual(receiver.read(4), b"abcd")
+            sender.reserve(1)[:] = b"e"
+            sender.commit(1)
+            sender.write(b"f")
+            self.assertEqual(receiver.read(1) + receiver.read(1), b"ef")
+            sender.close()
+            self.assertEqual(receiver.read(1), b"")
+
     def test_a_write_that_did_not_begin_may_be_repeated(self):
         with self.both(capacity=4, timeout=0.05) as (sender, receiver):
             sender.write(b"abcd")
@@ -457,6 +472,22 @@ class Timeouts(ChannelTest):
             receiver.read(1)
             self.check(sender.close, "3 bytes were not delivered")
             self.assertEqual(receiver.read(), b"bcd")
+
+    def test_whenever_the_receiver_takes_something_the_time_begins_anew(self):
+        with self.both(capacity=16, timeout=1) as (sender, receiver):
+            sender.write(b"abc")
+            park, begin = sender._end.park, time.perf_counter()
+
+            def take_after(*options):
+                # Just when nobody looks.
+                moved = park(*options)
+                if time.perf_counter() - begin > 0.6 and receiver.tell() == 0:
+                    receiver.read(1)
+                    threading.Timer(0.7, receiver.read, (9,)).start()
+                return moved
+
+            sender._end.park = take_after
+            sender.close()
 
     def test_nobody_came_for_an_empty_stream(self):
         self.check(mmapipc.Sender(self.name, timeout=0.05).close, "no receiver", "0 bytes")

@@ -73,7 +73,7 @@ def _numbers() -> tuple[int, int] | None:
     if numbers is not None:
         with_errno = ctypes.CDLL(None, use_errno=True).syscall
         word = ctypes.c_uint32(0)
-        with_errno(ctypes.c_long(numbers[0]), ctypes.byref(word), _FUTEX_WAKE, 0)
-        if ctypes.get_errno() == errno.ENOSYS:
+        failed = with_errno(ctypes.c_long(numbers[0]), ctypes.byref(word), _FUTEX_WAKE, 0) < 0
+        if failed and ctypes.get_errno() == errno.ENOSYS:
             return None
     return numbers
