@@ -2,14 +2,14 @@
 
 Every class is a `ChannelError` and also the built-in exception that people
 already catch for the same trouble.  Messages are one line and begin with the
-name of the channel.
+name of the channel or mapping, or without a name with the path of its file.
 """
 
 from __future__ import annotations
 
 
 class ChannelError(Exception):
-    """Base of all errors that mmapipc raises about a channel."""
+    """Base of all errors that mmapipc raises about a channel or a mapping."""
 
 
 class InvalidName(ChannelError, ValueError):
@@ -18,6 +18,14 @@ class InvalidName(ChannelError, ValueError):
 
 class InvalidCapacity(ChannelError, ValueError):
     """The capacity is not a number of bytes that a ring can have."""
+
+
+class InvalidSize(ChannelError, ValueError):
+    """The mapping would have no bytes, or more than there can be."""
+
+
+class InvalidView(ChannelError, ValueError):
+    """The offset is not a multiple of the granularity, or the view is not inside the mapping."""
 
 
 class ChannelTimeout(ChannelError, TimeoutError):
@@ -44,9 +52,25 @@ class LayoutError(ChannelError, ValueError):
     """What lies in the memory is not a ring that this version can use."""
 
 
+class MappingTooSmall(LayoutError):
+    """There is memory of that name, or the file, but with fewer bytes than were asked for."""
+
+
+class NoSuchMapping(ChannelError, FileNotFoundError):
+    """Nobody has memory of that name open, or there is no such file."""
+
+
 class MemoryRefused(ChannelError, OSError):
     """The system did not give the named memory."""
 
 
 class UnsafeMemory(ChannelError, PermissionError):
     """The named memory could be changed by somebody else, so it is not used."""
+
+
+class FileRefused(MemoryRefused, PermissionError):
+    """The system does not let the file be mapped in that way."""
+
+
+class NameTaken(UnsafeMemory, FileExistsError):
+    """In the place of the memory is an object of another kind."""

@@ -14,6 +14,15 @@ Two siblings with the same functions; this is the only place that chooses.
 `remove(place)`
     Take the name from memory that nobody needs; the caller holds the sender's
     claim.  Nothing to do where names vanish by themselves.
+`share(place, size, create)`
+    The memory of that name for a `Mapping`: it lives while anybody has it so,
+    and no longer.  Makes it with `size` zero bytes if it is not there and
+    `create` says so.  Returns (`Memory`, whether it was made).
+`open_file(place, path, size, create, writable)`
+    A file of the user's as memory, under a name unless `place` is None.  Size
+    0 is the file's own; with `create`, if `writable`, makes the file and
+    extends it.  Returns (`Memory`, whether the name was new, without one
+    whether the file was).
 `sweep(place)`
     Remove what is left of a channel at which nobody is.
 `futex(mapping, offset)`
@@ -27,10 +36,12 @@ Two siblings with the same functions; this is the only place that chooses.
 `ORDERED`
     Whether this processor keeps stores in order and loads in order.
 
-A `Memory` has `map(length)` (an `mmap.mmap` of its first bytes, writable),
-`has(length)` (whether it has as many bytes yet), `fits(length)` (whether it has
-just as many), `stands(role)` (whether the sender of this very stream lives;
-whether somebody has the receiver's role) and `close()`.
+A `Memory` has `map(length, offset=0, access=mmap.ACCESS_WRITE)` (an
+`mmap.mmap` of its bytes), `flush(mapping)` (to the disk, if it is a file's),
+`size()` (in bytes), `has(length)` (whether it has as many bytes yet),
+`fits(length)` (whether it has just as many), `stands(role)` (whether the sender
+of this very stream lives; whether somebody has the receiver's role) and
+`close()`.
 """
 
 import sys
@@ -48,8 +59,10 @@ if sys.platform == "win32":
         futex,
         join_fences,
         open_existing,
+        open_file,
         place,
         remove,
+        share,
         sweep,
         yield_processor,
     )
@@ -64,8 +77,10 @@ else:
         futex,
         join_fences,
         open_existing,
+        open_file,
         place,
         remove,
+        share,
         sweep,
         yield_processor,
     )
@@ -84,8 +99,10 @@ __all__ = [
     "futex",
     "join_fences",
     "open_existing",
+    "open_file",
     "place",
     "remove",
+    "share",
     "sweep",
     "yield_processor",
 ]

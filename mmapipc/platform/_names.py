@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import InvalidName
+from ..errors import InvalidName, NameTaken
 
 SENDER = "sender"
 RECEIVER = "receiver"
@@ -53,3 +53,15 @@ def split(name: str) -> tuple[str, str]:
             f"{name[:20]}...: the name has {len(encoded)} characters once encoded; use at most {LONGEST_NAME}"
         )
     return prefix, encoded
+
+
+def other_kind(place: Place, role: str) -> NameTaken:
+    """The error for the name of a channel at which somebody has that role."""
+    return NameTaken(f"{place.name}: is the name of a channel that has a {role}; use another name")
+
+
+def other_backing(place: Place, file: bool) -> NameTaken:
+    """The error for a name that was made without the file that is given, or with one that is not."""
+    if file:
+        return NameTaken(f"{place.name}: is the name of memory without a file; use another name")
+    return NameTaken(f"{place.name}: is the name of a file's mapping; give the file too")

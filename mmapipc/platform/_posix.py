@@ -15,6 +15,12 @@ that lives.
 
 What both ends have closed is gone: whoever leaves last sweeps.  What killed
 ends left stays until the next one uses the name.
+
+Memory that is shared without roles (`share`) is the first file alone.  Every
+holder has a shared lock on it, so a file that can be locked exclusively is
+nobody's, and is removed by who finds it so: the last holder, or whoever comes
+after a killed one.  A creator has that lock until the bytes are reserved:
+others find all of them or none.
 """
 
 from __future__ import annotations
@@ -28,12 +34,22 @@ import stat
 import time
 import weakref
 
-from ..errors import ChannelError, LayoutError, MemoryRefused, RoleTaken, UnsafeMemory
-from . import _names
+from ..errors import (
+    ChannelError,
+    MappingTooSmall,
+    MemoryRefused,
+    NameTaken,
+    NoSuchMapping,
+    RoleTaken,
+    UnsafeMemory,
+)
+from . import _files, _names
 from ._names import Place
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ._futex import Futex
 
 # Total store order; everything else is taken to be weakly ordered.
@@ -42,6 +58,8 @@ ORDERED = os.uname().machine.lower() in ("x86_64", "amd64", "i686", "i386")
 yield_processor = os.sched_yield
 
 _PATIENCE = 1.0  # seconds a claimant gives a holder to write its pid
+_MAKING = 10.0  # seconds that the making of memory may take others who want it
+_LOOKS = 3  # times that a lock is tried which others may have for a moment, to look
 
 
 def enlarge_pipe(descriptor: int, size: int) -> None:
@@ -92,7 +110,7 @@ def _refused(name: str, path: str, error: OSError) -> ChannelError:
     if error.errno == errno.ENOSPC:
         advice = f"no space left in {os.path.dirname(path)}; use a smaller capacity or set MMAPIPC_DIR"
     elif error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EMLINK):
-        return UnsafeMemory(f"{name}: {path} is not a regular file; remove it")
+        return NameTaken(f"{name}: {path} is not a regular file; remove it")
     elif error.errno in (errno.EFBIG, errno.ENOMEM, errno.EINVAL):
         advice = f"{error.strerror}; use a smaller capacity"
     else:
@@ -125,16 +143,16 @@ def _open(place: Place, path: str, flags: int) -> int:
     except OSError as error:
         raise _refused(name, path, error) from None
     status = os.fstat(fd)
-    trouble = None
+    trouble: UnsafeMemory | None = None
     if not stat.S_ISREG(status.st_mode):
-        trouble = "is not a regular file; remove it"
+        trouble = NameTaken(f"{name}: {path} is not a regular file; remove it")
     elif status.st_uid != os.geteuid():
-        trouble = "belongs to another user; use another name"
+        trouble = UnsafeMemory(f"{name}: {path} belongs to another user; use another name")
     elif status.st_mode & 0o077:
-        trouble = "is open to other users; remove it"
+        trouble = UnsafeMemory(f"{name}: {path} is open to other users; remove it")
     if trouble:
         os.close(fd)
-        raise UnsafeMemory(f"{name}: {path} {trouble}")
+        raise trouble
     return fd
 
 
@@ -220,8 +238,12 @@ def _lives(pid: int) -> bool:
     return True
 
 
-class Claim:
-    """A role that this process holds."""
+class _Lock:
+    """A lock that this process holds, by a descriptor that nothing else uses.
+
+    A mapping duplicates the descriptor that it is made of, and forked children
+    keep it.
+    """
 
     def __init__(self, path: str, fd: int) -> None:
         self._path = path
@@ -229,15 +251,34 @@ class Claim:
         _held.add(self)
 
     def release(self) -> None:
-        """Give the role up, and its file."""
+        """Give it up."""
         _held.discard(self)
-        if _is_at(self._fd, self._path):
-            os.unlink(self._path)
         _unlock(self._fd)
 
     def disown(self) -> None:
         """In a forked child: let go of what is the parent's."""
         os.close(self._fd)
+
+
+class Claim(_Lock):
+    """A role that this process holds."""
+
+    def release(self) -> None:
+        """Give the role up, and its file."""
+        if _is_at(self._fd, self._path):
+            os.unlink(self._path)
+        super().release()
+
+
+class _Share(_Lock):
+    """A part in memory that lives while anybody has one."""
+
+    def release(self) -> None:
+        """Give it up; the last one removes the file."""
+        # Given up before others are looked for: of two that leave together one finds nobody.
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
+        _remove_if_free(self._fd, self._path)
+        super().release()
 
 
 def claim(place: Place, role: str) -> Claim:
@@ -263,28 +304,41 @@ def claim(place: Place, role: str) -> Claim:
 class Memory:
     """A channel's file, open."""
 
-    def __init__(self, place: Place, fd: int, lock: int | None = None) -> None:
+    def __init__(self, place: Place, fd: int, lock: _Lock | None = None) -> None:
         self._place = place
         self._fd = fd
-        self._sender_lock = lock
+        self._lock = lock
         _held.add(self)
 
-    def map(self, length: int) -> mmap.mmap:
-        """Map the first `length` bytes; LayoutError when there are fewer."""
-        if os.fstat(self._fd).st_size < length:
-            raise LayoutError(f"{self._place.name}: {self._place.location} is shorter than a channel; remove it")
+    def map(self, length: int, offset: int = 0, access: int = mmap.ACCESS_WRITE) -> mmap.mmap:
+        """Map `length` bytes; MappingTooSmall when there are fewer."""
+        if self.size() < offset + length:
+            raise MappingTooSmall(
+                f"{self._place.name}: {self._place.location} is shorter than {offset + length} bytes; ask for fewer"
+            )
         try:
-            return mmap.mmap(self._fd, length)
+            return mmap.mmap(self._fd, length, access=access, offset=offset)
         except OSError as error:
             raise _refused(self._place.name, self._place.location, error) from None
 
+    def flush(self, mapping: mmap.mmap) -> None:
+        """Bring what was stored in the mapping to the file; return when the disk has it."""
+        try:
+            mapping.flush()
+        except OSError as error:
+            raise _files.refused(self._place, error) from None
+
+    def size(self) -> int:
+        """How many bytes there are."""
+        return os.fstat(self._fd).st_size
+
     def has(self, length: int) -> bool:
         """Whether the creator has given the file as many bytes yet."""
-        return os.fstat(self._fd).st_size >= length
+        return self.size() >= length
 
     def fits(self, length: int) -> bool:
         """Whether the file has exactly this many bytes."""
-        return os.fstat(self._fd).st_size == length
+        return self.size() == length
 
     def stands(self, role: str) -> bool:
         """Whether the sender of this very stream lives; whether somebody has the receiver's role."""
@@ -293,47 +347,164 @@ class Memory:
         return _is_claimed(self._place, role)
 
     def close(self) -> None:
-        """Let go of the file, and as its sender of the lock."""
+        """Let go of the file, and of the lock that comes with the memory."""
         _held.discard(self)
         os.close(self._fd)
-        if self._sender_lock is not None:
-            _unlock(self._sender_lock)
+        if self._lock is not None:
+            self._lock.release()
 
     def disown(self) -> None:
         """In a forked child: let go of what is the parent's."""
         os.close(self._fd)
-        if self._sender_lock is not None:
-            os.close(self._sender_lock)
+
+
+def _lock_memory(place: Place, flags: int) -> tuple[int, bool] | None:
+    """Open and lock the file of the memory; return (descriptor, whether it is new); None: look again.
+
+    New means empty, and locked exclusively; otherwise it is shared with those
+    who have it.  What nobody has is removed: it is what killed holders left.
+    It is not used again, for somebody may have it mapped still.
+    """
+    path = place.location
+    fd = _open(place, path, flags)
+    try:
+        new = _lock_free(fd)
+        if new and not (flags & os.O_CREAT and os.fstat(fd).st_size == 0):
+            _remove_if_free(fd, path)
+        elif (new or _lock(fd, fcntl.LOCK_SH)) and _is_at(fd, path):
+            fd, kept = -1, fd
+            return kept, new
+        return None
+    finally:
+        if fd >= 0:
+            _unlock(fd)
+
+
+def _lock_free(fd: int) -> bool:
+    """Lock a file of memory exclusively; return whether nobody has it."""
+    for _ in range(_LOOKS - 1):
+        if _lock(fd, fcntl.LOCK_EX):
+            return True
+        time.sleep(0.0002)
+    return _lock(fd, fcntl.LOCK_EX)
+
+
+def _remove_if_free(fd: int, path: str) -> None:
+    """Remove the memory's file from the path unless somebody else has it."""
+    if _lock_free(fd) and _is_at(fd, path):
+        os.unlink(path)
+
+
+@contextlib.contextmanager
+def _undone(place: Place, lock: _Lock, fd: int) -> Iterator[None]:
+    """Around what is done with locked memory: should it fail, the lock goes, and the file if it is nobody's."""
+    try:
+        yield
+    except BaseException as error:
+        _remove_if_free(fd, place.location)
+        lock.release()
+        if isinstance(error, OSError) and not isinstance(error, ChannelError):
+            raise _refused(place.name, place.location, error) from None
+        raise
 
 
 def create(place: Place, size: int) -> Memory:
     """Make the memory: `size` zero bytes, all of them reserved."""
     path = place.location
-    fd = _open(place, path, os.O_CREAT | os.O_EXCL)
-    lock = -1
-    try:
-        _reserve(fd, size)
-        lock = _open(place, path, 0)
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BaseException as error:
-        os.unlink(path)
-        os.close(fd)
-        if lock >= 0:
-            os.close(lock)
-        if isinstance(error, OSError) and not isinstance(error, ChannelError):
-            raise _refused(place.name, place.location, error) from None
-        raise
-    return Memory(place, fd, lock)
+    locked = _lock_memory(place, os.O_CREAT)
+    if locked is None or not locked[1]:
+        if locked is not None:
+            _Share(path, locked[0]).release()
+        raise MemoryRefused(f"{place.name}: another process has just taken {path}; use another name")
+    fd = locked[0]
+    lock = _Lock(path, fd)
+    with _undone(place, lock, fd):
+        _reserve(fd, 0, size)
+        return Memory(place, _open(place, path, 0), lock)
 
 
-def _reserve(fd: int, size: int) -> None:
-    """Give the file its bytes now: on a full disk this fails, and not a later store (SIGBUS)."""
+def _reserve(fd: int, start: int, size: int) -> None:
+    """Give the file its bytes from `start` on now: on a full disk this fails, and not a later store (SIGBUS)."""
     try:
-        os.posix_fallocate(fd, 0, size)
+        os.posix_fallocate(fd, start, size - start)
     except AttributeError:  # macOS
         block = bytes(1 << 20)
-        while size > 0:
-            size -= os.write(fd, block[:size])
+        while start < size:
+            start += os.pwrite(fd, block[: size - start], start)
+
+
+def share(place: Place, size: int, create: bool) -> tuple[Memory, bool]:
+    """Open memory that lives while anybody has it; with `create` make it if it is not there."""
+    lock, fd, created = _share(place, size, create)
+    with _undone(place, lock, fd):
+        if not os.fstat(fd).st_size:
+            raise _names.other_backing(place, False)
+        memory = _open(place, place.location, 0)
+    return Memory(place, memory, lock), created
+
+
+def _refuse_channel(place: Place) -> None:
+    for role in (_names.SENDER, _names.RECEIVER):
+        if _is_claimed(place, role):
+            raise _names.other_kind(place, role)
+
+
+def _share(place: Place, size: int, create: bool) -> tuple[_Share, int, bool]:
+    """Take a part in the name; return (it, its descriptor, whether the name was new).
+
+    Size 0 makes a name without memory of its own.
+    """
+    path = place.location
+    deadline = time.monotonic() + _MAKING
+    while True:
+        _refuse_channel(place)
+        try:
+            locked = _lock_memory(place, os.O_CREAT if create else 0)
+        except FileNotFoundError:
+            raise NoSuchMapping(f"{place.name}: nobody has memory of that name; make it first") from None
+        if locked is not None:
+            fd, created = locked
+            lock = _Share(path, fd)
+            with _undone(place, lock, fd):
+                if not created:
+                    return lock, fd, False
+                if size:
+                    _reserve(fd, 0, size)
+                # Between the one lock and the other somebody may have found the file free, and
+                # removed it.  So may a sender, which does not mind the first: its claim shows by now.
+                if _lock(fd, fcntl.LOCK_SH) and _is_at(fd, path):
+                    _refuse_channel(place)
+                    return lock, fd, True
+            lock.release()
+        if time.monotonic() > deadline:
+            raise MemoryRefused(f"{place.name}: {path} stays locked by another process; end it or use another name")
+        time.sleep(0.001)
+
+
+def open_file(place: Place | None, path: str, size: int, create: bool, writable: bool) -> tuple[Memory, bool]:
+    """Open a file of the user's as memory; with `create` make it or extend it to `size` bytes."""
+    file = Place(place.name if place else path, path)
+    fd, wanted, created = _files.open_regular(file, size, create, writable)
+    lock = None
+    made = created
+    try:
+        if place is not None:
+            lock, name, created = _share(place, 0, create)
+            if os.fstat(name).st_size:
+                raise _names.other_backing(place, True)
+        there = os.fstat(fd).st_size
+        if there < wanted:
+            _reserve(fd, there, wanted)
+    except BaseException as error:
+        os.close(fd)
+        if made:
+            os.unlink(path)
+        if lock is not None:
+            lock.release()
+        if isinstance(error, OSError) and not isinstance(error, ChannelError):
+            raise _files.refused(file, error) from None
+        raise
+    return Memory(file, fd, lock), created
 
 
 def open_existing(place: Place) -> Memory | None:
@@ -345,13 +516,17 @@ def open_existing(place: Place) -> Memory | None:
 
 
 def remove(place: Place) -> None:
-    """Take the name away.  For the holder of the sender's role only."""
-    try:
-        os.unlink(place.location)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise _refused(place.name, place.location, error) from None
+    """Take the name away, unless somebody shares the memory.  For the holder of the sender's role only."""
+    with contextlib.suppress(FileNotFoundError):
+        fd = _open(place, place.location, 0)
+        try:
+            # Alone, or there is an exclusive lock: nobody shares it.
+            if (_lock_free(fd) or not _lock(fd, fcntl.LOCK_SH)) and _is_at(fd, place.location):
+                os.unlink(place.location)
+        except PermissionError as error:
+            raise _refused(place.name, place.location, error) from None
+        finally:
+            _unlock(fd)
 
 
 def sweep(place: Place) -> None:
@@ -378,7 +553,7 @@ def sweep(place: Place) -> None:
 
 # Claims are the process's own: a forked child shares the open files, and would
 # hold the locks beyond its parent's death if it kept them.
-_held: weakref.WeakSet[Claim | Memory] = weakref.WeakSet()
+_held: weakref.WeakSet[_Lock | Memory] = weakref.WeakSet()
 
 
 def _disown_all() -> None:

@@ -12,19 +12,30 @@ there is nothing to remove, and none of the handles is inherited by children.
 A mutex is never waited for: that it exists is the claim.  Looking whether one
 exists opens it for a moment, so a claimant that fails looks again unless it
 finds the holder's pid.
+
+Memory that is shared without roles is the first object alone.
 """
 
 from __future__ import annotations
 
 import ctypes
 import mmap
+import msvcrt
 import os
 import sys
 import time
 from ctypes import wintypes
 
-from ..errors import ChannelError, LayoutError, MemoryRefused, RoleTaken
-from . import _names
+from ..errors import (
+    ChannelError,
+    FileRefused,
+    MappingTooSmall,
+    MemoryRefused,
+    NameTaken,
+    NoSuchMapping,
+    RoleTaken,
+)
+from . import _files, _names
 from ._names import Place
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
@@ -36,6 +47,10 @@ ORDERED = "amd64" in sys.version.lower()
 
 _PATIENCE = 1.0  # seconds a claimant gives a holder to write its pid
 
+_PAGEFILE = -1  # INVALID_HANDLE_VALUE
+_THIS_PROCESS = -1
+_PAGE_READONLY = 2
+_PAGE_READWRITE = 4
 _FILE_MAP_READ = 4
 _SYNCHRONIZE = 0x00100000
 _ERROR_FILE_NOT_FOUND = 2
@@ -70,6 +85,16 @@ def _declare(function: str, result: object, *arguments: object) -> ctypes._FuncP
 
 _create_mutex = _declare("CreateMutexW", wintypes.HANDLE, ctypes.c_void_p, wintypes.BOOL, wintypes.LPCWSTR)
 _open_mutex = _declare("OpenMutexW", wintypes.HANDLE, wintypes.DWORD, wintypes.BOOL, wintypes.LPCWSTR)
+_create_mapping = _declare(
+    "CreateFileMappingW",
+    wintypes.HANDLE,
+    wintypes.HANDLE,
+    ctypes.c_void_p,
+    wintypes.DWORD,
+    wintypes.DWORD,
+    wintypes.DWORD,
+    wintypes.LPCWSTR,
+)
 _open_mapping = _declare("OpenFileMappingW", wintypes.HANDLE, wintypes.DWORD, wintypes.BOOL, wintypes.LPCWSTR)
 _map_view = _declare(
     "MapViewOfFile",
@@ -87,6 +112,14 @@ _virtual_query = _declare(
     ctypes.c_void_p,
     ctypes.POINTER(_MemoryBasicInformation),
     ctypes.c_size_t,
+)
+_mapped_file_name = _declare(
+    "K32GetMappedFileNameW",
+    wintypes.DWORD,
+    wintypes.HANDLE,
+    ctypes.c_void_p,
+    wintypes.LPWSTR,
+    wintypes.DWORD,
 )
 _close_handle = _declare("CloseHandle", wintypes.BOOL, wintypes.HANDLE)
 
@@ -119,7 +152,7 @@ def _refused(place: Place, code: int) -> ChannelError:
     """The system's refusal in our words."""
     name, tag = place.name, place.location
     if code == _ERROR_INVALID_HANDLE:
-        return RoleTaken(f"{name}: {tag} is the name of an object of another kind; use another name")
+        return NameTaken(f"{name}: {tag} is the name of an object of another kind; use another name")
     if code == _ERROR_PATH_NOT_FOUND:
         advice = f"the system does not take {tag} as a name; use another one"
     elif code == _ERROR_ACCESS_DENIED:
@@ -182,74 +215,166 @@ def _pid_of(place: Place, tag: str) -> int:
 
 
 class Memory:
-    """A mapping object, held open by a handle so that its name is sure to lead to it."""
+    """A mapping object, held open by a handle so that its name is sure to lead to it.
 
-    def __init__(self, place: Place, tag: str, handle: int) -> None:
+    One of a file has the file's descriptor, and perhaps no tag.
+    """
+
+    def __init__(self, place: Place, tag: str | None, handle: int, fd: int = -1) -> None:
         self._place = place
         self._tag = tag
         self._handle = handle
+        self._fd = fd
 
-    def map(self, length: int) -> mmap.mmap:
-        """Map the first `length` bytes; LayoutError when there are fewer."""
+    def map(self, length: int, offset: int = 0, access: int = mmap.ACCESS_WRITE) -> mmap.mmap:
+        """Map `length` bytes; MappingTooSmall when there are fewer."""
         # With the handle open this finds the object and does not make one.
         try:
-            return mmap.mmap(-1, length, tagname=self._tag)
+            return mmap.mmap(self._fd, length, tagname=self._tag, access=access, offset=offset)
         except OSError as error:
-            if error.winerror == _ERROR_ACCESS_DENIED:
-                raise LayoutError(
-                    f"{self._place.name}: the memory of that name is smaller than a channel; use another name"
+            if error.winerror != _ERROR_ACCESS_DENIED:
+                raise _refused(self._place, error.winerror) from None
+            if self.size() < offset + length:
+                raise MappingTooSmall(
+                    f"{self._place.name}: the memory of that name is smaller than {offset + length} bytes; ask for fewer"
                 ) from None
-            raise _refused(self._place, error.winerror) from None
+            raise FileRefused(f"{self._place.name}: was not made for writing; map it for reading") from None
+
+    def flush(self, mapping: mmap.mmap) -> None:
+        """Bring what was stored in the mapping to the file; return when the disk has it."""
+        try:
+            mapping.flush()
+            if self._fd >= 0:
+                os.fsync(self._fd)
+        except OSError as error:
+            raise _files.refused(self._place, error) from None
+
+    def size(self) -> int:
+        """How many bytes there are, without a file in whole pages."""
+        size, _ = _look(self._place, self._handle)
+        return size if self._fd < 0 else min(size, os.fstat(self._fd).st_size)
 
     def has(self, length: int) -> bool:
         """True: a mapping object has its bytes from the start (`map` tells when they are fewer)."""
         return True
 
     def fits(self, length: int) -> bool:
-        """Whether the object has this many bytes, rounded up to whole pages as the system does."""
-        view = _map_view(self._handle, _FILE_MAP_READ, 0, 0, 0)
-        if not view:
-            raise _refused(self._place, ctypes.get_last_error())
-        about = _MemoryBasicInformation()
-        _virtual_query(view, ctypes.byref(about), ctypes.sizeof(about))
-        _unmap_view(view)
-        return bool(about.RegionSize == -(-length // mmap.PAGESIZE) * mmap.PAGESIZE)
+        """Whether the object has this many bytes, without a file rounded up to whole pages."""
+        return self.size() == (length if self._fd >= 0 else -(-length // mmap.PAGESIZE) * mmap.PAGESIZE)
 
     def stands(self, role: str) -> bool:
         """Whether somebody has that role of the channel."""
-        mutex = _open_mutex(_SYNCHRONIZE, False, self._place.of(role))
-        if not mutex:
-            return False
-        _close_handle(mutex)
-        return True
+        return _is_claimed(self._place, role)
 
     def close(self) -> None:
-        """Let go of the object."""
+        """Let go of the object, and of the file."""
         _close_handle(self._handle)
+        if self._fd >= 0:
+            os.close(self._fd)
+
+
+def _is_claimed(place: Place, role: str) -> bool:
+    mutex = _open_mutex(_SYNCHRONIZE, False, place.of(role))
+    if not mutex:
+        return False
+    _close_handle(mutex)
+    return True
+
+
+def _look(place: Place, handle: int) -> tuple[int, bool]:
+    """How many bytes, in whole pages, the mapping object has; and whether they are a file's."""
+    view = _map_view(handle, _FILE_MAP_READ, 0, 0, 0)
+    if not view:
+        raise _refused(place, ctypes.get_last_error())
+    about = _MemoryBasicInformation()
+    _virtual_query(view, ctypes.byref(about), ctypes.sizeof(about))
+    path = ctypes.create_unicode_buffer(8)  # as much of it as there is room for
+    of_file = bool(_mapped_file_name(_THIS_PROCESS, view, path, len(path)))
+    _unmap_view(view)
+    return about.RegionSize, of_file
+
+
+def _open(place: Place, tag: str) -> int | None:
+    """The handle of the mapping object, or None when there is none."""
+    handle: int | None = _open_mapping(_FILE_MAP_READ, False, tag)
+    code = ctypes.get_last_error()
+    if not handle and code != _ERROR_FILE_NOT_FOUND:
+        raise _refused(place, code)
+    return handle
 
 
 def _open_memory(place: Place, tag: str) -> Memory | None:
-    handle = _open_mapping(_FILE_MAP_READ, False, tag)
-    if handle:
-        return Memory(place, tag, handle)
+    handle = _open(place, tag)
+    return Memory(place, tag, handle) if handle else None
+
+
+def _make(place: Place, tag: str | None, size: int, file: int, protection: int) -> tuple[int, bool]:
+    """Make a mapping object, or open that of the tag; return (handle, whether it was made)."""
+    ctypes.set_last_error(0)
+    handle = _create_mapping(file, None, protection, size >> 32, size & 0xFFFFFFFF, tag)
     code = ctypes.get_last_error()
-    if code == _ERROR_FILE_NOT_FOUND:
-        return None
-    raise _refused(place, code)
+    if not handle:
+        raise _refused(place, code)
+    return handle, code != _ERROR_ALREADY_EXISTS
 
 
 def create(place: Place, size: int) -> Memory:
     """Make the memory: `size` zero bytes, all of them reserved."""
-    tag = place.location
+    handle, new = _make(place, place.location, size, _PAGEFILE, _PAGE_READWRITE)
+    if not new:
+        _close_handle(handle)
+        raise MemoryRefused(f"{place.name}: another process has just taken {place.location}; use another name")
+    return Memory(place, place.location, handle)
+
+
+def share(place: Place, size: int, create: bool) -> tuple[Memory, bool]:
+    """Open memory that lives while anybody has it; with `create` make it if it is not there."""
+    handle, created = _take(place, size, create, _PAGEFILE, _PAGE_READWRITE)
+    return Memory(place, place.location, handle), created
+
+
+def _take(place: Place, size: int, create: bool, file: int, protection: int) -> tuple[int, bool]:
+    """Make or open the mapping object of that name; return (handle, whether the name was new)."""
+    for role in (_names.SENDER, _names.RECEIVER):
+        if _is_claimed(place, role):
+            raise _names.other_kind(place, role)
+    created = False
+    if create:
+        handle, created = _make(place, place.location, size, file, protection)
+    else:
+        found = _open(place, place.location)
+        if found is None:
+            raise NoSuchMapping(f"{place.name}: nobody has memory of that name; make it first")
+        handle = found
     try:
-        made = mmap.mmap(-1, size, tagname=tag)
-    except OSError as error:
-        raise _refused(place, error.winerror) from None
-    with made:
-        memory = _open_memory(place, tag)
-    if memory is None:
-        raise _refused(place, _ERROR_FILE_NOT_FOUND)
-    return memory
+        if _look(place, handle)[1] != (file != _PAGEFILE):
+            raise _names.other_backing(place, file != _PAGEFILE)
+    except BaseException:
+        _close_handle(handle)
+        raise
+    return handle, created
+
+
+def open_file(place: Place | None, path: str, size: int, create: bool, writable: bool) -> tuple[Memory, bool]:
+    """Open a file of the user's as memory; with `create` make it or extend it to `size` bytes."""
+    file = Place(place.name if place else path, path)
+    fd, wanted, made = _files.open_regular(file, size, create, writable)
+    if not fd:  # mmap takes 0 for no file
+        fd = os.dup(0)
+        os.close(0)
+    try:
+        protection = _PAGE_READWRITE if writable else _PAGE_READONLY
+        backing = msvcrt.get_osfhandle(fd)
+        if place is None:
+            handle, _ = _make(file, None, wanted, backing, protection)
+            return Memory(file, None, handle, fd), made
+        handle, created = _take(place, wanted, create, backing, protection)
+        return Memory(file, place.location, handle, fd), created
+    except BaseException:
+        os.close(fd)
+        if made:
+            os.unlink(path)
+        raise
 
 
 def open_existing(place: Place) -> Memory | None:
