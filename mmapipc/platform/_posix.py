@@ -302,7 +302,7 @@ def claim(place: Place, role: str) -> Claim:
 
 
 class Memory:
-    """A channel's file, open."""
+    """A file of memory, open; perhaps with a lock that goes with it."""
 
     def __init__(self, place: Place, fd: int, lock: _Lock | None = None) -> None:
         self._place = place
