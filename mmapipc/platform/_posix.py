@@ -9,9 +9,16 @@ A channel has up to three files in one directory:
 (`+` never appears in an encoded name.)  An exclusive lock on a role's file is
 the claim.  The sender also locks the memory it made, through a descriptor of
 its own: that tells a receiver whether the sender of *this* stream lives, when
-the role may have gone to a newer one.  Looking at a lock takes it shared for a
-moment, so a claimant that fails looks again unless the holder has left a pid
-that lives.
+the role may have gone to a newer one.
+
+flock(2) has no way to ask, so looking at a lock takes it shared for a moment.
+Nobody fails because of that:
+
+  - lookers do not meet each other, as shared locks go together;
+  - who wants a role's file and cannot have it asks whether it is really held,
+    by trying for a shared lock, and otherwise tries again;
+  - the memory's own lock is wanted only once, before the header is complete,
+    and nobody looks at it before that.
 
 What both ends have closed is gone: whoever leaves last sweeps.  What killed
 ends left stays until the next one uses the name.
@@ -57,9 +64,10 @@ ORDERED = os.uname().machine.lower() in ("x86_64", "amd64", "i686", "i386")
 
 yield_processor = os.sched_yield
 
-_PATIENCE = 1.0  # seconds a claimant gives a holder to write its pid
+_PATIENCE = 1.0  # seconds a claimant gives a holder to write its pid, or others to look
 _MAKING = 10.0  # seconds that the making of memory may take others who want it
 _LOOKS = 3  # times that a lock is tried which others may have for a moment, to look
+_LARGEST_PID = 2**31 - 1
 
 
 def enlarge_pipe(descriptor: int, size: int) -> None:
@@ -120,7 +128,7 @@ def _refused(name: str, path: str, error: OSError) -> ChannelError:
     return refusal
 
 
-def _open(place: Place, path: str, flags: int) -> int:
+def _open(place: Place, path: str, flags: int, access: int = os.O_RDWR) -> int:
     """Open a file of the channel that only this user can open; return the descriptor.
 
     Raises FileNotFoundError, FileExistsError, MemoryRefused or UnsafeMemory.
@@ -128,7 +136,7 @@ def _open(place: Place, path: str, flags: int) -> int:
     name = place.name
     try:
         # O_NONBLOCK: a FIFO in that place must not stop us.
-        fd = os.open(path, flags | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
+        fd = os.open(path, flags | access | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
     except (FileNotFoundError, FileExistsError) as error:
         if error.errno == errno.ENOENT and flags & os.O_CREAT:
             raise _refused(name, path, error) from None
@@ -189,21 +197,31 @@ def _is_at(fd: int, path: str) -> bool:
 
 
 def _lock_role(place: Place, role: str) -> int | None:
-    """Lock a role's file and return its descriptor; None when it is locked already."""
+    """Lock a role's file, empty it, and return its descriptor; None when somebody has the role already."""
     path = place.of(role)
+    deadline = time.monotonic() + _PATIENCE
     while True:
         fd = _open(place, path, os.O_CREAT)
-        if not _lock(fd, fcntl.LOCK_EX):
+        if _lock(fd, fcntl.LOCK_EX):
+            if _is_at(fd, path):
+                # From here on the pid of a dead predecessor would pass for ours.
+                try:
+                    os.ftruncate(fd, 0)
+                except OSError as error:
+                    os.close(fd)
+                    raise _refused(place.name, path, error) from None
+                return fd
+        elif _is_locked(fd) or time.monotonic() > deadline:
             os.close(fd)
             return None
-        if _is_at(fd, path):
-            return fd
+        # Otherwise it is a file that was just removed, or somebody only looks.
         os.close(fd)
+        yield_processor()
 
 
 def _is_claimed(place: Place, role: str) -> bool:
     try:
-        fd = _open(place, place.of(role), 0)
+        fd = _open(place, place.of(role), 0, os.O_RDONLY)
     except FileNotFoundError:
         return False
     try:
@@ -215,11 +233,12 @@ def _is_claimed(place: Place, role: str) -> bool:
 def _pid_of(place: Place, role: str) -> int:
     """The pid that the holder of a role left, or 0."""
     try:
-        fd = _open(place, place.of(role), 0)
+        fd = _open(place, place.of(role), 0, os.O_RDONLY)
     except FileNotFoundError:
         return 0
     try:
-        return int(os.pread(fd, 20, 0) or b"0")
+        pid = int(os.pread(fd, 20, 0) or b"0")
+        return pid if 0 < pid <= _LARGEST_PID else 0
     except ValueError:
         return 0
     finally:
@@ -227,7 +246,7 @@ def _pid_of(place: Place, role: str) -> int:
 
 
 def _lives(pid: int) -> bool:
-    if not 0 < pid < 2**31:
+    if not pid:
         return False
     try:
         os.kill(pid, 0)
@@ -291,7 +310,6 @@ def claim(place: Place, role: str) -> Claim:
         time.sleep(0.001)
     held = Claim(place.of(role), fd)
     try:
-        os.ftruncate(fd, 0)
         os.pwrite(fd, b"%d" % os.getpid(), 0)
     except OSError as error:
         # Only a message wants the pid: a directory that the ring has filled is no reason to fail.
