@@ -25,6 +25,19 @@ Two siblings with the same functions; this is the only place that chooses.
     whether the file was).
 `sweep(place)`
     Remove what is left of a channel at which nobody is.
+`observe(place)`
+    The memory as something to look at only, an `Observed`, or None when there
+    is none.  It disturbs nobody, however long it is kept.
+`holder(place, role)`
+    The pid of who has the role, 0 when it is not known, None when nobody has
+    it.  A look: it makes no claimant fail.
+`exists(place)`
+    Whether there is anything of the channel, if only what is left of it.
+`channels()`
+    The names of this user's channels.  Raises MemoryRefused where the system
+    does not tell.
+`redrawing(descriptor)`
+    A context manager: whether escape sequences can draw there, while it lasts.
 `futex(mapping, offset)`
     The counter there as something to sleep on, or None where that is not to be had.
 `join_fences()`
@@ -33,6 +46,8 @@ Two siblings with the same functions; this is the only place that chooses.
     Let others run.
 `enlarge_pipe(descriptor, size)`
     Let a pipe hold so many bytes, where that can be had.
+`STALE`
+    What memory is at which nobody is, in words.
 `ORDERED`
     Whether this processor keeps stores in order and loads in order.
 
@@ -41,7 +56,9 @@ A `Memory` has `map(length, offset=0, access=mmap.ACCESS_WRITE)` (an
 `size()` (in bytes), `has(length)` (whether it has as many bytes yet),
 `fits(length)` (whether it has just as many), `stands(role)` (whether the sender
 of this very stream lives; whether somebody has the receiver's role) and
-`close()`.
+`close()`.  An `Observed` has the same but for `map` and `flush`; instead
+`look(length)` gives a context manager with a read-only memoryview.  Its
+`stands(SENDER)` is for memory whose header is complete.
 """
 
 import sys
@@ -51,16 +68,23 @@ from ._names import LONGEST_NAME, RECEIVER, SENDER, Place
 if sys.platform == "win32":
     from ._windows import (
         ORDERED,
+        STALE,
         Claim,
         Memory,
+        Observed,
+        channels,
         claim,
         create,
         enlarge_pipe,
+        exists,
         futex,
+        holder,
         join_fences,
+        observe,
         open_existing,
         open_file,
         place,
+        redrawing,
         remove,
         share,
         sweep,
@@ -69,16 +93,23 @@ if sys.platform == "win32":
 else:
     from ._posix import (
         ORDERED,
+        STALE,
         Claim,
         Memory,
+        Observed,
+        channels,
         claim,
         create,
         enlarge_pipe,
+        exists,
         futex,
+        holder,
         join_fences,
+        observe,
         open_existing,
         open_file,
         place,
+        redrawing,
         remove,
         share,
         sweep,
@@ -90,17 +121,24 @@ __all__ = [
     "ORDERED",
     "RECEIVER",
     "SENDER",
+    "STALE",
     "Claim",
     "Memory",
+    "Observed",
     "Place",
+    "channels",
     "claim",
     "create",
     "enlarge_pipe",
+    "exists",
     "futex",
+    "holder",
     "join_fences",
+    "observe",
     "open_existing",
     "open_file",
     "place",
+    "redrawing",
     "remove",
     "share",
     "sweep",

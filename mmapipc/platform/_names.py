@@ -8,6 +8,7 @@ SENDER = "sender"
 RECEIVER = "receiver"
 
 _PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
+_PREFIXES = ("Global\\", "Local\\")
 LONGEST_NAME = 200  # characters once encoded: a file name has room for 255 bytes
 
 
@@ -36,7 +37,7 @@ def split(name: str) -> tuple[str, str]:
     InvalidName.
     """
     prefix = ""
-    for known in ("Global\\", "Local\\"):
+    for known in _PREFIXES:
         if name.startswith(known):
             prefix, name = known, name[len(known) :]
             break
@@ -65,3 +66,18 @@ def other_backing(place: Place, file: bool) -> NameTaken:
     if file:
         return NameTaken(f"{place.name}: is the name of memory without a file; use another name")
     return NameTaken(f"{place.name}: is the name of a file's mapping; give the file too")
+
+
+def join(encoded: str) -> str:
+    """The name that `split` encodes so.  Raises InvalidName when there is none."""
+    from urllib.parse import unquote_to_bytes
+
+    try:
+        name = unquote_to_bytes(encoded).decode(errors="surrogatepass")
+    except UnicodeError:
+        name = ""
+    if name.startswith(_PREFIXES):
+        name = f"Local\\{name}"  # otherwise `split` would take that for the prefix
+    if split(name)[1] != encoded:
+        raise InvalidName(f"{encoded}: no name is encoded so")
+    return name

@@ -43,6 +43,7 @@ import weakref
 
 from ..errors import (
     ChannelError,
+    InvalidName,
     MappingTooSmall,
     MemoryRefused,
     NameTaken,
@@ -63,6 +64,9 @@ if TYPE_CHECKING:
 ORDERED = os.uname().machine.lower() in ("x86_64", "amd64", "i686", "i386")
 
 yield_processor = os.sched_yield
+
+# What memory is at which nobody is.
+STALE = "left by killed processes; mmapipc remove deletes it"
 
 _PATIENCE = 1.0  # seconds a claimant gives a holder to write its pid, or others to look
 _MAKING = 10.0  # seconds that the making of memory may take others who want it
@@ -531,6 +535,67 @@ def open_existing(place: Place) -> Memory | None:
         return Memory(place, _open(place, place.location, 0))
     except FileNotFoundError:
         return None
+
+
+class Observed(Memory):
+    """A channel's file, open to be looked at only."""
+
+    @contextlib.contextmanager
+    def look(self, length: int) -> Iterator[memoryview]:
+        """A read-only view of the first `length` bytes; MappingTooSmall when there are fewer."""
+        # Beyond the end of a file a load is a SIGBUS, so `mmap` compares once more.
+        try:
+            page = mmap.mmap(self._fd, length, access=mmap.ACCESS_READ)
+        except ValueError:
+            raise MappingTooSmall(f"{self._place.name}: {self._place.location} is shorter than a channel") from None
+        except OSError as error:
+            raise _refused(self._place.name, self._place.location, error) from None
+        with page, memoryview(page) as view:
+            yield view
+
+
+def observe(place: Place) -> Observed | None:
+    """Open the memory of that name to look at it; None when there is none."""
+    try:
+        return Observed(place, _open(place, place.location, 0, os.O_RDONLY))
+    except FileNotFoundError:
+        return None
+
+
+def holder(place: Place, role: str) -> int | None:
+    """The pid of who has the role, 0 when it is not known; None when nobody has it."""
+    return _pid_of(place, role) if _is_claimed(place, role) else None
+
+
+def exists(place: Place) -> bool:
+    """Whether there is anything of the channel: the memory, or a role's file."""
+    paths = (place.location, place.of(_names.SENDER), place.of(_names.RECEIVER))
+    return any(os.path.lexists(path) for path in paths)
+
+
+def channels() -> list[str]:
+    """The names of this user's channels and of what is left of some.  Raises MemoryRefused."""
+    directory = _directory()
+    prefix = f"mmapipc.{os.geteuid()}."
+    found = set()
+    try:
+        entries = os.listdir(directory)
+    except OSError as error:
+        refusal = MemoryRefused(f"{directory}: {error.strerror}; set MMAPIPC_DIR")
+        refusal.errno = error.errno
+        raise refusal from None
+    for entry in entries:
+        encoded, _, role = entry.partition("+")
+        if encoded.startswith(prefix) and role in ("", _names.SENDER, _names.RECEIVER):
+            with contextlib.suppress(InvalidName):  # nobody's channel
+                found.add(_names.join(encoded[len(prefix) :]))
+    return sorted(found)
+
+
+@contextlib.contextmanager
+def redrawing(descriptor: int) -> Iterator[bool]:
+    """Whether what is written there can be drawn over: it is a terminal, and not a dumb one."""
+    yield os.isatty(descriptor) and os.environ.get("TERM") != "dumb"
 
 
 def remove(place: Place) -> None:

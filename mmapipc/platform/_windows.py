@@ -11,13 +11,15 @@ appears in an encoded name.)  Every name vanishes with the last handle to it, so
 there is nothing to remove, and none of the handles is inherited by children.
 A mutex is never waited for: that it exists is the claim.  Looking whether one
 exists opens it for a moment, so a claimant that fails looks again unless it
-finds the holder's pid.
+finds the holder's pid.  That goes with the holder, for who looks reads it
+through a view without a handle, and after it has closed the mutex.
 
 Memory that is shared without roles is the first object alone.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import mmap
 import msvcrt
@@ -40,10 +42,15 @@ from ._names import Place
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ._futex import Futex
 
 # Also for x64 Python on an ARM processor: the emulation keeps the order.
 ORDERED = "amd64" in sys.version.lower()
+
+# What memory is at which nobody is.
+STALE = "nobody is attached; it goes with the last process that has it open"
 
 _PATIENCE = 1.0  # seconds a claimant gives a holder to write its pid
 
@@ -51,7 +58,10 @@ _PAGEFILE = -1  # INVALID_HANDLE_VALUE
 _THIS_PROCESS = -1
 _PAGE_READONLY = 2
 _PAGE_READWRITE = 4
+_LARGEST_PID = 2**32 - 1
 _FILE_MAP_READ = 4
+_BUF_READ = 0x100
+_VIRTUAL_TERMINAL = 4
 _SYNCHRONIZE = 0x00100000
 _ERROR_FILE_NOT_FOUND = 2
 _ERROR_PATH_NOT_FOUND = 3
@@ -122,6 +132,12 @@ _mapped_file_name = _declare(
     wintypes.DWORD,
 )
 _close_handle = _declare("CloseHandle", wintypes.BOOL, wintypes.HANDLE)
+_get_console_mode = _declare("GetConsoleMode", wintypes.BOOL, wintypes.HANDLE, ctypes.POINTER(wintypes.DWORD))
+_set_console_mode = _declare("SetConsoleMode", wintypes.BOOL, wintypes.HANDLE, wintypes.DWORD)
+
+_memoryview_at = ctypes.pythonapi.PyMemoryView_FromMemory
+_memoryview_at.restype = ctypes.py_object
+_memoryview_at.argtypes = (ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int)
 
 
 def yield_processor() -> None:
@@ -204,14 +220,23 @@ def claim(place: Place, role: str) -> Claim:
 
 def _pid_of(place: Place, tag: str) -> int:
     """The pid that the holder of a role left, or 0."""
-    memory = _open_memory(place, f"{tag}+pid")
-    if memory is None:
+    seen = _observe(place, f"{tag}+pid")
+    if seen is None:
         return 0
     try:
-        with memory.map(8) as written:
-            return int.from_bytes(written[:], "little")
+        with seen.look(8) as written:
+            pid = int.from_bytes(written, "little")
+        return pid if pid <= _LARGEST_PID else 0
     finally:
-        memory.close()
+        seen.close()
+
+
+def _is_claimed(place: Place, role: str) -> bool:
+    mutex = _open_mutex(_SYNCHRONIZE, False, place.of(role))
+    if not mutex:
+        return False
+    _close_handle(mutex)
+    return True
 
 
 class Memory:
@@ -262,6 +287,13 @@ class Memory:
         """Whether the object has this many bytes, without a file rounded up to whole pages."""
         return self.size() == (length if self._fd >= 0 else -(-length // mmap.PAGESIZE) * mmap.PAGESIZE)
 
+    def observe(self) -> Observed:
+        """Map all of it, to be looked at only."""
+        view = _map_view(self._handle, _FILE_MAP_READ, 0, 0, 0)
+        if not view:
+            raise _refused(self._place, ctypes.get_last_error())
+        return Observed(self._place, view)
+
     def stands(self, role: str) -> bool:
         """Whether somebody has that role of the channel."""
         return _is_claimed(self._place, role)
@@ -271,14 +303,6 @@ class Memory:
         _close_handle(self._handle)
         if self._fd >= 0:
             os.close(self._fd)
-
-
-def _is_claimed(place: Place, role: str) -> bool:
-    mutex = _open_mutex(_SYNCHRONIZE, False, place.of(role))
-    if not mutex:
-        return False
-    _close_handle(mutex)
-    return True
 
 
 def _look(place: Place, handle: int) -> tuple[int, bool]:
@@ -301,6 +325,39 @@ def _open(place: Place, tag: str) -> int | None:
     if not handle and code != _ERROR_FILE_NOT_FOUND:
         raise _refused(place, code)
     return handle
+
+
+class Observed:
+    """A view of a mapping object without a handle: it does not keep the name, for which a new sender would wait."""
+
+    def __init__(self, place: Place, view: int) -> None:
+        self._place = place
+        self._view = view
+        about = _MemoryBasicInformation()
+        _virtual_query(view, ctypes.byref(about), ctypes.sizeof(about))
+        self._size = int(about.RegionSize)
+
+    def has(self, length: int) -> bool:
+        """Whether the object has as many bytes."""
+        return self._size >= length
+
+    def fits(self, length: int) -> bool:
+        """Whether it has this many bytes, rounded up to whole pages as the system does."""
+        return self._size == -(-length // mmap.PAGESIZE) * mmap.PAGESIZE
+
+    @contextlib.contextmanager
+    def look(self, length: int) -> Iterator[memoryview]:
+        """A read-only view of the first `length` bytes, which `has` has found there."""
+        with _memoryview_at(self._view, length, _BUF_READ) as view:
+            yield view
+
+    def stands(self, role: str) -> bool:
+        """Whether somebody has that role of the channel."""
+        return _is_claimed(self._place, role)
+
+    def close(self) -> None:
+        """Let go of the object."""
+        _unmap_view(self._view)
 
 
 def _open_memory(place: Place, tag: str) -> Memory | None:
@@ -380,6 +437,56 @@ def open_file(place: Place | None, path: str, size: int, create: bool, writable:
 def open_existing(place: Place) -> Memory | None:
     """Open the memory of that name; None when there is none."""
     return _open_memory(place, place.location)
+
+
+def observe(place: Place) -> Observed | None:
+    """Map the memory of that name to look at it; None when there is none."""
+    return _observe(place, place.location)
+
+
+def _observe(place: Place, tag: str) -> Observed | None:
+    memory = _open_memory(place, tag)
+    if memory is None:
+        return None
+    try:
+        return memory.observe()
+    finally:
+        memory.close()
+
+
+def holder(place: Place, role: str) -> int | None:
+    """The pid of who has the role, 0 when it is not known; None when nobody has it."""
+    return _pid_of(place, place.of(role)) if _is_claimed(place, role) else None
+
+
+def exists(place: Place) -> bool:
+    """Whether there is anything of the channel: the memory, or a role's holder."""
+    memory = _open_memory(place, place.location)
+    if memory is not None:
+        memory.close()
+    return memory is not None or _is_claimed(place, _names.SENDER) or _is_claimed(place, _names.RECEIVER)
+
+
+def channels() -> list[str]:
+    """Raises MemoryRefused."""
+    raise MemoryRefused("Windows has no public call that lists named objects; name the channels")
+
+
+@contextlib.contextmanager
+def redrawing(descriptor: int) -> Iterator[bool]:
+    """Whether what is written there can be drawn over: it is a console, which is made to do it."""
+    import msvcrt
+
+    console = msvcrt.get_osfhandle(descriptor)
+    before = wintypes.DWORD()
+    if not _get_console_mode(console, ctypes.byref(before)):
+        yield False
+        return
+    able = bool(_set_console_mode(console, before.value | _VIRTUAL_TERMINAL))
+    try:
+        yield able
+    finally:
+        _set_console_mode(console, before.value)
 
 
 def remove(place: Place) -> None:
