@@ -36,6 +36,10 @@ class RoleTaken(ChannelError, FileExistsError):
     """The channel has a sender, or a receiver, already."""
 
 
+class NoChannel(ChannelError, FileNotFoundError):
+    """There is nothing of that name to be looked at or removed."""
+
+
 class ReceiverGone(ChannelError, BrokenPipeError):
     """The receiver left, or died, before it had taken every byte."""
 

@@ -87,6 +87,8 @@ DIED = 5  # stored by the next holder of its role
 _SENDER_STATES = (OPEN, FINISHED, ABORTED, DIED)
 _RECEIVER_STATES = (ABSENT, OPEN, CLOSED, DIED)
 
+STATE_NAMES = ("absent", "open", "finished", "aborted", "closed", "died")
+
 PARKED = 1
 LEFT = 2
 
@@ -95,6 +97,7 @@ _PERSISTENT = 1
 # Far beyond any stream, and far enough from 2**64 that no sum overflows a field.
 LARGEST_CAPACITY = 2**62
 _LARGEST_SEQUENCE = 2**62
+_LARGEST_PID = 2**32 - 1
 
 
 class Header:
@@ -135,6 +138,18 @@ def validate(words: memoryview, name: str) -> Header:
     Raises LayoutError.  The states and counters change and are checked
     whenever they are loaded.
     """
+    check_version(words, name)
+    flags = words[FLAGS]
+    header = Header(words[CAPACITY], words[STREAM_ID], flags == _PERSISTENT)
+    if words[HEADER_BYTES] != HEADER_SIZE or not 1 <= header.capacity <= LARGEST_CAPACITY:
+        raise damaged(name, "impossible sizes")
+    if flags not in (0, _PERSISTENT):
+        raise damaged(name, f"flags {flags}")
+    return header
+
+
+def check_version(words: memoryview, name: str) -> None:
+    """LayoutError when the memory is no channel at all, or one of another version."""
     magic = words[MAGIC].to_bytes(8, sys.byteorder)
     if magic[:7] != b"mmapipc":
         raise LayoutError(f"{name}: the memory of that name is not an mmapipc channel; use another name or remove it")
@@ -143,13 +158,6 @@ def validate(words: memoryview, name: str) -> Header:
             f"{name}: the channel has layout version {magic[7]}, this mmapipc has {VERSION}; "
             "use the same mmapipc at both ends"
         )
-    flags = words[FLAGS]
-    header = Header(words[CAPACITY], words[STREAM_ID], flags == _PERSISTENT)
-    if words[HEADER_BYTES] != HEADER_SIZE or not 1 <= header.capacity <= LARGEST_CAPACITY:
-        raise damaged(name, "impossible sizes")
-    if flags not in (0, _PERSISTENT):
-        raise damaged(name, f"flags {flags}")
-    return header
 
 
 def load_sender_state(words: memoryview, name: str) -> int:
@@ -183,6 +191,28 @@ def load_sequences(words: memoryview, capacity: int, name: str) -> tuple[int, in
     if not read <= write <= read + capacity or write > _LARGEST_SEQUENCE:
         raise damaged(name, f"sequences {read} and {write}")
     return read, write
+
+
+def load_pids(words: memoryview, name: str) -> tuple[int, int]:
+    """Load the pids of the sender and of the last receiver, 0 before there is one; LayoutError when one is none."""
+    pids: tuple[int, int] = words[SENDER_PID], words[RECEIVER_PID]
+    if max(pids) > _LARGEST_PID:
+        raise damaged(name, f"pids {pids[0]} and {pids[1]}")
+    return pids
+
+
+def load_moving_sequences(words: memoryview, capacity: int, name: str) -> tuple[int, int]:
+    """Load (read_seq, write_seq) while both may move; LayoutError when they do not fit.
+
+    On a processor that does not keep loads in order, they may not fit although
+    nothing is wrong: then load them again.
+    """
+    # Both only grow.  So write_seq is not less than what read_seq was before it,
+    # and not ahead by more than the capacity of what that is after it.
+    before, write, after = words[READ_SEQ], words[WRITE_SEQ], words[READ_SEQ]
+    if not before <= write <= after + capacity or before > after or write > _LARGEST_SEQUENCE:
+        raise damaged(name, f"sequences {after} and {write}")
+    return max(before, write - capacity), write
 
 
 def damaged(name: str, what: str) -> LayoutError:
