@@ -1,4 +1,4 @@
-"""The command line: `mmapipc send` and `mmapipc receive`."""
+"""The command line: `mmapipc send` and `receive`; `inspect`, `list` and `remove`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import re
 import signal
 import stat
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 from . import platform
@@ -19,10 +20,15 @@ from .errors import (
     ChannelTimeout,
     InvalidCapacity,
     InvalidName,
+    NoChannel,
     ReceiverGone,
     SenderDied,
     StreamAborted,
 )
+
+TYPE_CHECKING = False  # as in typing, which is slow to import
+if TYPE_CHECKING:
+    from .inspection import Look
 
 OK = 0
 ERROR = 1
@@ -36,7 +42,12 @@ _EXIT_CODES = """\
 exit codes: 0 delivered, 1 error, 2 usage, 3 stream truncated or not wholly
 delivered, 4 timed out, 130 interrupted, 143 terminated"""
 
+_TOOLS_EXIT_CODES = """
+exit codes: 0 done, 1 error (no such channel, still in use, damaged), 2 usage,
+130 interrupted, 143 terminated"""
+
 _PIECE = 1 << 20  # bytes moved by one read or write at most
+_BETWEEN_LINES = 1.0  # seconds
 
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 _UNITS |= {unit: 2 ** (10 * power) for power, letter in enumerate("kmgt", 1) for unit in (letter, letter + "ib")}
@@ -68,9 +79,10 @@ def _parser() -> argparse.ArgumentParser:
         description="Stream bytes from one process to another, by name, through shared memory.",
         epilog=_EXIT_CODES,
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="send|receive")
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("name", metavar="NAME", help="name of the channel: any text, the same at both ends")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="send|receive|inspect|list|remove")
+    named = argparse.ArgumentParser(add_help=False)
+    named.add_argument("name", metavar="NAME", help="name of the channel: any text, the same at both ends")
+    common = argparse.ArgumentParser(add_help=False, parents=[named])
     common.add_argument(
         "--timeout",
         type=_seconds,
@@ -112,6 +124,45 @@ def _parser() -> argparse.ArgumentParser:
         help="go on in FILE where an earlier receiver of this stream (send --persist) stopped",
     )
     receive.set_defaults(run=_receive)
+    json = argparse.ArgumentParser(add_help=False)
+    json.add_argument("--json", action="store_true", help="print JSON, for machines")
+    inspect = commands.add_parser(
+        "inspect",
+        parents=[named, json],
+        help="show a channel, without disturbing it",
+        description="Show the channel NAME: who is attached, what has passed and what is in flight.\n"
+        "Nothing is claimed, written or held up by that.",
+        epilog="example: mmapipc inspect --watch greeting\n" + _TOOLS_EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    inspect.add_argument(
+        "--watch",
+        action="store_true",
+        help="go on until the channel ends, with rates: drawn in place, or a line a second if that is no terminal",
+    )
+    inspect.set_defaults(run=_inspect)
+    listing = commands.add_parser(
+        "list",
+        parents=[json],
+        help="show all channels, and what killed processes left",
+        description="Show this user's channels, one a line, and what killed processes have left of some.\n"
+        "Windows does not tell which there are: there, name them.",
+        epilog="example: mmapipc list\n" + _TOOLS_EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    listing.add_argument("names", metavar="NAME", nargs="*", help="only the channel of that name")
+    listing.set_defaults(run=_list)
+    remove = commands.add_parser(
+        "remove",
+        parents=[named],
+        help="delete what killed processes left of a channel",
+        description="Delete what killed processes have left of the channel NAME, unless somebody is attached.\n"
+        "(The next sender of that name does it too.  On Windows nothing is ever left: a name goes\n"
+        "with the last process that has it open.)",
+        epilog="example: mmapipc remove greeting\n" + _TOOLS_EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    remove.set_defaults(run=_remove)
     return parser
 
 
@@ -232,6 +283,90 @@ def _receive(arguments: argparse.Namespace) -> None:
             receiver.consume(max(_move(sink.write, view, what, sink), 0))
 
 
+def _print(lines: list[str]) -> None:
+    """Write lines on standard output."""
+    _write("".join(f"{line}\n" for line in lines))
+
+
+def _write(text: str) -> None:
+    """Write on standard output; what its encoding does not have is escaped."""
+    sink = _raw(sys.stdout, "standard output")
+    data = memoryview(text.encode(sys.stdout.encoding, "backslashreplace"))
+    while data:
+        data = data[max(_move(sink.write, data, "standard output", sink), 0) :]
+
+
+# What the next three import, `send` and `receive` start without.
+
+
+def _inspect(arguments: argparse.Namespace) -> None:
+    from . import display, inspection
+
+    with contextlib.closing(inspection.Looker(arguments.name)) as looker:
+        if arguments.watch:
+            _watch(looker.watch(), arguments.json)
+        else:
+            look = looker.look()
+            _print([display.as_json(look.facts())] if arguments.json else display.block(look))
+
+
+def _watch(looks: Iterator[Look], json: bool) -> None:
+    """Show look after look: in place on a terminal, otherwise in lines of which the last tells the end."""
+    from . import display
+
+    meter, picture = display.Meter(), display.Picture()
+    next_line = time.perf_counter()
+    with platform.redrawing(_raw(sys.stdout, "standard output").fileno()) as redrawing:
+        for look in looks:
+            now = time.perf_counter()
+            meter.add(now, look.stream)
+            if redrawing and not json:
+                columns, rows = _terminal_size()
+                lines = display.block(look, meter) + display.bar(look, columns)
+                _write(picture.draw(lines, columns, rows))
+            elif now >= next_line or look.ended:
+                _print([display.as_json(look.facts()) if json else display.line(look, meter)])
+                next_line = now + _BETWEEN_LINES
+
+
+def _terminal_size() -> tuple[int, int]:
+    """Columns and rows of the terminal that standard output is."""
+    with contextlib.suppress(OSError):
+        columns, rows = os.get_terminal_size(_raw(sys.stdout, "standard output").fileno())
+        if columns and rows:
+            return columns, rows
+    return 80, 24
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    from . import display, inspection
+
+    found: list[tuple[str, Look | ChannelError]] = []
+    code = OK
+    for name in arguments.names or inspection.names():
+        try:
+            with contextlib.closing(inspection.Looker(name)) as looker:
+                found.append((name, looker.look()))
+        except NoChannel as error:
+            if arguments.names:  # otherwise it has just gone
+                code = _report(name, str(error), ERROR)
+        except InvalidName:
+            raise
+        except ChannelError as error:
+            found.append((name, error))
+    if arguments.json:
+        _print([display.as_json([display.entry(*each) for each in found])])
+    else:
+        _print(display.table(found))
+    return code
+
+
+def _remove(arguments: argparse.Namespace) -> None:
+    from . import inspection
+
+    inspection.remove(arguments.name)
+
+
 class _Terminated(BaseException):
     """SIGTERM came."""
 
@@ -263,16 +398,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parser.parse_args(arguments)
     if getattr(parsed, "resume", False) and parsed.output is None:
         parser.error("--resume needs -o FILE")
+    name = getattr(parsed, "name", parsed.command)
     _catch_signals()
     try:
-        parsed.run(parsed)
+        code: int | None = parsed.run(parsed)
     except (ChannelError, _FileTrouble) as error:
-        return _report(parsed.name, str(error), _exit_code(error))
+        return _report(name, str(error), _exit_code(error))
     except KeyboardInterrupt:
-        return _report(parsed.name, "interrupted", INTERRUPTED)
+        return _report(name, "interrupted", INTERRUPTED)
     except _Terminated:
-        return _report(parsed.name, "terminated", TERMINATED)
-    return OK
+        return _report(name, "terminated", TERMINATED)
+    return code or OK
 
 
 def _report(name: str, trouble: str, code: int) -> int:

@@ -1,0 +1,875 @@
+"""Looking inside: inspect, list and remove show the truth, and disturb nobody.
+
+Damaged headers are made from a seed, see `test_hostile`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import threading
+import unittest
+from pathlib import Path
+from unittest import mock
+
+import mmapipc
+from mmapipc import display, inspection, layout, platform
+from mmapipc.platform import _names
+
+from .helpers import DEADLINE, WINDOWS, Background, ChannelTest, Child, eventually, noise
+from .test_hostile import CAPACITIES, HEADERS, SEED, bad_header, targeted_headers
+from .test_names import NAMES
+
+SENDS = "s = mmapipc.Sender(name, capacity=4000)\ns.write(bytes(1000)); say('up')\n"
+READS = "r = mmapipc.Receiver(name)\nsay(len(r.read(300)))\n"
+WAITS = """
+from mmapipc import platform
+claim = platform.claim
+def told(place, role):
+    claimed = claim(place, role)
+    say('claimed')
+    return claimed
+platform.claim = told
+mmapipc.Receiver(name)
+"""
+HOLDS = "sys.stdin.read()\n"
+
+
+class InspectionTest(ChannelTest):
+    def mmapipc(self, *arguments: str) -> Child:
+        """Start a command."""
+        return self.start([sys.executable, "-m", "mmapipc", *arguments])
+
+    def shown(self, *arguments: str) -> str:
+        """What a command shows, that does what it is asked for."""
+        code, out, err = self.mmapipc(*arguments).end()
+        self.assertEqual((code, err), (0, ""))
+        return out.decode()
+
+    def facts(self) -> dict[str, object]:
+        """What `inspect --json` tells of the test's channel."""
+        return json.loads(self.shown("inspect", self.name, "--json"))
+
+    def refused(self, *arguments: str, name: str | None = None, code: int = 1) -> str:
+        """The one line of error with which a command ends."""
+        got, out, err = self.mmapipc(*arguments).end()
+        self.assertEqual((got, out), (code, b""), err)
+        self.assertRegex(err, rf"\Ammapipc: {re.escape(name or self.name)}: [^\n]+\n\Z")
+        return err
+
+    def child(self, code: str, *lines: str) -> Child:
+        """Start Python code that says these lines and stays."""
+        child = self.python(code + HOLDS, stdin=subprocess.PIPE)
+        for line in lines:
+            self.assertEqual(child.line(), line)
+        return child
+
+    def header(self) -> bytes:
+        """The header as it is now."""
+        memory = platform.observe(platform.place(self.name))
+        with memory.look(layout.HEADER_SIZE) as octets:
+            header = bytes(octets)
+        memory.close()
+        return header
+
+    def exchange(self) -> None:
+        """The name works as if nothing had been."""
+        with self.both() as (sender, receiver):
+            sender.write(b"again")
+            self.assertEqual(receiver.read(9), b"again")
+
+    def leftovers(self) -> None:
+        """What two killed processes leave; on Windows, nothing."""
+        sender, receiver = self.child(SENDS, "up"), self.child(READS, "300")
+        sender.kill()
+        receiver.kill()
+
+
+class Inspect(InspectionTest):
+    def test_a_running_channel(self):
+        sender, receiver = self.child(SENDS, "up"), self.child(READS, "300")
+        stream_id = self.header()[layout.STREAM_ID * 8 :][:8]
+        facts = self.facts()
+        self.assertEqual(
+            facts,
+            {
+                "name": self.name,
+                "location": platform.place(self.name).location,
+                "status": "running",
+                "version": layout.VERSION,
+                "capacity": 4000,
+                "stream_id": f"{int.from_bytes(stream_id, sys.byteorder):016x}",
+                "persistent": False,
+                "sender": {"state": "open", "pid": sender.pid, "claimed": True, "waiting": None},
+                "receiver": {"state": "open", "pid": receiver.pid, "claimed": True, "waiting": None},
+                "written": 1000,
+                "read": 300,
+                "in_flight": 700,
+                "fill": 17.5,
+            },
+        )
+        self.assertEqual(
+            self.shown("inspect", self.name).splitlines(),
+            [
+                f"name      {self.name}",
+                f"memory    {facts['location']}",
+                "status    running",
+                "layout    version 1",
+                f"stream    {facts['stream_id']}",
+                "capacity  4000 bytes",
+                f"sender    open, pid {sender.pid}, claimed",
+                f"receiver  open, pid {receiver.pid}, claimed",
+                "written   1000 bytes",
+                "read      300 bytes",
+                "in flight 700 bytes, 17.5 % full",
+            ],
+        )
+        sender.kill()
+        receiver.kill()
+        self.clear()
+
+    def clear(self):
+        """Remove what killed processes left."""
+        if not WINDOWS:
+            inspection.remove(self.name)
+
+    def test_nobody_is_disturbed(self):
+        sent = noise(3_000_000)
+        sender = self.send(self.file(sent), "--capacity", "1000")
+        with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
+            got = [receiver.read(1000)]
+            eventually(lambda: self.filled(), "the ring is full again")
+            before = self.header()
+            for arguments in ((), ("--json",)):
+                self.shown("inspect", self.name, *arguments)
+                self.shown("list", self.name, *arguments)
+            self.refused("remove", self.name)
+            self.assertEqual(self.without_calls(self.header()), self.without_calls(before))
+            # And while bytes move: what is seen always fits together.
+            looker = inspection.Looker(self.name)
+            try:
+                last = 0
+                while piece := receiver.read(1000):
+                    got.append(piece)
+                    if len(got) % 10:
+                        continue
+                    look = looker.look()
+                    self.assertEqual(look.stream.read, sum(map(len, got)))
+                    self.assertLessEqual(last, look.stream.written)
+                    self.assertLessEqual(look.stream.in_flight, 1000)
+                    last = look.stream.written
+            finally:
+                looker.close()
+        self.assertEqual(b"".join(got), sent)
+        self.assertEqual(sender.end(), (0, b"", ""))
+
+    def filled(self):
+        with contextlib.closing(inspection.Looker(self.name)) as looker:
+            return looker.look().stream.fill == 100
+
+    def without_calls(self, header):
+        """The header but for the word in which the sender says, now and then, that it waits."""
+        at = layout.SENDER_CALLS * 8
+        return header[:at] + header[at + 8 :]
+
+    def test_it_is_opened_read_only(self):
+        with self.both() as (sender, _):
+            sender.write(b"abc")
+            opened = []
+            system = os.open
+
+            def recorded(path, flags, *rest):
+                opened.append((path, flags))
+                return system(path, flags, *rest)
+
+            with mock.patch("os.open", recorded), contextlib.closing(inspection.Looker(self.name)) as looker:
+                self.assertEqual(looker.look().stream.written, 3)
+                with looker._memory.look(layout.HEADER_SIZE) as octets:
+                    with self.assertRaises(TypeError):
+                        octets[0] = 0
+            for path, flags in opened:
+                self.assertEqual(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC), 0, path)
+            self.assertEqual(bool(opened), not WINDOWS)
+
+    def test_states_and_claims(self):
+        sender = self.child(SENDS.replace("4000", "4000, persist=True"), "up")
+        facts = self.facts()
+        self.assertEqual(facts["status"], "no receiver")
+        self.assertTrue(facts["persistent"])
+        self.assertEqual(facts["receiver"], {"state": "absent", "pid": None, "claimed": False, "waiting": None})
+        receiver = self.child(READS, "300")
+        receiver.kill()
+        facts = self.facts()
+        self.assertEqual(facts["status"], "no receiver")
+        dead = {"state": "open", "pid": receiver.pid, "claimed": False, "waiting": None}
+        self.assertEqual(facts["receiver"], dead)
+        with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
+            sender.kill()
+            # On Windows the process may have ended a moment before its mutex goes.
+            eventually(lambda: self.facts()["status"] == "draining", "the claim falls with the sender")
+            facts = self.facts()
+            self.assertEqual(facts["sender"], {"state": "open", "pid": sender.pid, "claimed": False, "waiting": None})
+            self.assertEqual((facts["written"], facts["read"]), (1000, 300))
+            text = self.shown("inspect", self.name)
+            self.assertIn(f"sender    open, pid {sender.pid}, no claim\n", text)
+            self.assertIn(f"receiver  open, pid {os.getpid()}, claimed\n", text)
+            self.assertIn(", persistent\n", text)
+            # A new sender comes, and waits for this receiver to leave.
+            later = self.send(self.file(b"new"))
+            waiting = {"state": "died", "pid": sender.pid, "claimed": False, "waiting": later.pid}
+            eventually(lambda: self.facts()["sender"] == waiting, "the next sender is seen to wait")
+            self.assertIn(f"died, pid {sender.pid}, no claim, pid {later.pid} waits", self.shown("inspect", self.name))
+        self.assertEqual(self.receive().end(), (0, b"new", ""))
+        self.assertEqual(later.end(), (0, b"", ""))
+
+    def test_a_receiver_that_waits(self):
+        waiting = self.python(WAITS)
+        self.assertEqual(waiting.line(), "claimed")
+        facts = self.facts()
+        self.assertEqual(facts["status"], "no sender")
+        self.assertEqual(facts["receiver"], {"state": "absent", "pid": None, "claimed": False, "waiting": waiting.pid})
+        self.assertIsNone(facts["capacity"])
+        self.assertIn(f"receiver  absent, pid {waiting.pid} waits\n", self.shown("inspect", self.name))
+        self.assertIn(f"no sender    receiver {waiting.pid}", self.shown("list", self.name))
+        self.assertIn(f"receiver (pid {waiting.pid})", self.refused("remove", self.name))
+        waiting.kill()
+        self.clear()
+
+    def test_a_name_with_nothing_there(self):
+        for arguments in (["inspect"], ["inspect", "--json"], ["inspect", "--watch"], ["list"], ["remove"]):
+            self.assertIn("no channel of that name", self.refused(*arguments, self.name))
+
+    def test_a_name_that_cannot_be(self):
+        for command in ("inspect", "list", "remove"):
+            self.assertEqual(self.mmapipc(command, "x" * 300).end()[0], 2)
+
+    @unittest.skipUnless(os.path.exists("/dev/full"), "Linux only: /dev/full")
+    def test_an_output_that_fails(self):
+        with self.both():
+            for arguments in (["inspect"], ["inspect", "--watch"], ["list"]):
+                run = [sys.executable, "-m", "mmapipc", *arguments, self.name]
+                code, _, err = self.start(["sh", "-c", 'exec "$@" >/dev/full', "sh", *run]).end()
+                self.assertEqual(code, 1)
+                self.assertRegex(err, r"\Ammapipc: [^\n]*standard output: No space left on device\n\Z")
+
+    def test_help_has_an_example(self):
+        for command in ("inspect", "list", "remove"):
+            text = self.shown(command, "--help")
+            self.assertRegex(text, rf"(?m)^example: mmapipc {command}\b")
+            self.assertIn("exit codes: 0 done, 1 error", text)
+
+    def test_send_and_receive_start_without_it(self):
+        code = "from mmapipc import cli; cli._parser(); say(sorted(m for m in sys.modules if m.startswith('mmapipc.')))\n"
+        loaded = self.python(code).line()
+        self.assertIn("mmapipc.channel", loaded)
+        for room in ("inspection", "display"):
+            self.assertNotIn(f"mmapipc.{room}", loaded)
+
+
+class Harmless(InspectionTest):
+    def test_looks_make_no_claimant_fail(self):
+        # Two processes look without a pause; here ends come and go.
+        code = """
+import itertools
+from mmapipc import inspection, platform
+place = platform.place(name)
+say('looking')
+looker = inspection.Looker(name)
+for number in itertools.count():
+    try:
+        looker.look()
+    except mmapipc.ChannelError as error:
+        if 'no channel' not in str(error): say(error); raise
+    if number % 10 == 9: looker.close()
+"""
+        children = [self.python(code) for _ in range(2)]
+        for child in children:
+            self.assertEqual(child.line(), "looking")
+        for _ in range(300):
+            with mmapipc.Sender(self.name, capacity=10, timeout=DEADLINE) as sender:
+                with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
+                    sender.write(b"0123456789")
+                    self.assertEqual(receiver.read(10), b"0123456789")
+            # Those who left have swept, whoever looked.
+            if not WINDOWS:
+                self.assertEqual(os.listdir(self.memory), [])
+        for child in children:
+            self.assertIsNone(child.process.poll())
+            child.kill()
+            self.assertEqual(child.end()[1:], (b"", ""))
+
+    @unittest.skipIf(WINDOWS, "POSIX only: flock")
+    def test_a_look_that_takes_long_is_waited_for(self):
+        import fcntl
+
+        # The worst case: a dead holder's pid has gone to a process that lives.
+        for kind, role in ((mmapipc.Sender, platform.SENDER), (mmapipc.Receiver, platform.RECEIVER)):
+            path = platform.place(self.name).of(role)
+            Path(path).touch(0o600)
+            Path(path).write_text(str(os.getpid()))
+            with open(path) as file:
+                fcntl.flock(file, fcntl.LOCK_SH)
+                tried = threading.Event()
+                is_locked = platform._posix._is_locked
+
+                def noticed(fd, is_locked=is_locked, tried=tried):
+                    tried.set()
+                    return is_locked(fd)
+
+                with mock.patch.object(platform._posix, "_is_locked", noticed):
+                    claimant = Background(lambda: platform.claim(platform.place(self.name), role))
+                    self.assertTrue(tried.wait(DEADLINE))
+                    fcntl.flock(file, fcntl.LOCK_UN)
+                    claimant.result().release()
+
+    def test_who_looks_does_not_keep_the_name(self):
+        with contextlib.ExitStack() as stack:
+            with self.both() as (sender, receiver):
+                looker = stack.enter_context(contextlib.closing(inspection.Looker(self.name)))
+                self.assertEqual(looker.look().status, "running")
+                sender.write(b"abc")
+                self.assertEqual(receiver.read(3), b"abc")
+                sender.finish()
+                self.assertEqual(receiver.read(3), b"")
+            self.assertFalse(self._exists())
+            # It is seen to its end nevertheless, also beside the next of that name.
+            look = looker.look()
+            self.assertEqual((look.status, look.stream.written, look.stream.read), ("ended", 3, 3))
+            self.exchange()
+            self.assertEqual(looker.look().stream, look.stream)
+
+
+class Watch(InspectionTest):
+    def test_lines_until_the_end(self):
+        sender = self.send("--capacity", "64KiB", stdin=subprocess.PIPE)
+        receiver = self.receive("-o", os.devnull)
+        eventually(lambda: platform.holder(platform.place(self.name), platform.RECEIVER), "the receiver is there")
+        sender.feed(noise(100_000))
+        eventually(lambda: self._exists(), "the sender is there")
+        watchers = [self.mmapipc("inspect", "--watch", *more, self.name) for more in ((), ("--json",))]
+        first = [watcher.line() for watcher in watchers]
+        sender.feed(noise(500_000))
+        # At a pace of one a second: the second lines come while the channel runs.
+        second = [watcher.line() for watcher in watchers]
+        self.assertEqual(sender.end(), (0, b"", ""))
+        self.assertEqual(receiver.end(), (0, b"", ""))
+        rest = []
+        for watcher in watchers:
+            code, out, err = watcher.end()
+            self.assertEqual((code, err), (0, ""))
+            self.assertNotIn(b"\x1b", out)
+            self.assertNotIn(b"\r", out.replace(b"\r\n", b"\n"))
+            rest.append(out.decode().splitlines())
+        shape = rf"^{self.name}: [a-z ]+, \d+ bytes written, \d+ read, \d+ in flight \([0-9.]+ %\), [0-9.]+ [KMGiB]+/s$"
+        for line in (first[0], second[0], *rest[0]):
+            self.assertRegex(line, shape)
+        self.assertTrue(rest[0][-1].startswith(f"{self.name}: ended, 600000 bytes written, 600000 read, 0 in flight"))
+        last = json.loads(rest[1][-1])
+        self.assertEqual((last["status"], last["written"], last["read"]), ("ended", 600_000, 600_000))
+        self.assertEqual(json.loads(first[1]).keys(), last.keys())
+        self.assertEqual(last["sender"]["state"], "finished")
+        self.assertEqual(last["receiver"]["state"], "closed")
+
+    def test_it_ends_when_both_are_killed(self):
+        sender, receiver = self.child(SENDS, "up"), self.child(READS, "300")
+        watcher = self.mmapipc("inspect", "--watch", self.name)
+        self.assertIn("running, 1000 bytes written, 300 read", watcher.line())
+        sender.kill()
+        receiver.kill()
+        code, out, err = watcher.end()
+        self.assertEqual((code, err), (0, ""))
+        last = out.decode().splitlines()[-1]
+        self.assertIn("1000 bytes written, 300 read, 700 in flight (17.5 %)", last)
+        if not WINDOWS:
+            self.assertIn(": stale, ", last)
+            inspection.remove(self.name)
+
+    def test_from_a_receiver_that_waits_to_the_end(self):
+        waiting = self.receive()
+        eventually(lambda: platform.holder(platform.place(self.name), platform.RECEIVER), "the receiver is there")
+        watcher = self.mmapipc("inspect", "--watch", self.name)
+        self.assertEqual(watcher.line(), f"{self.name}: no sender")
+        with mmapipc.Sender(self.name, timeout=DEADLINE) as sender:
+            sender.write(b"abc")
+            eventually(lambda: "running" in watcher.line(), "the stream is seen")
+        self.assertEqual(waiting.end(), (0, b"abc", ""))
+        code, out, err = watcher.end()
+        self.assertEqual((code, err), (0, ""))
+        self.assertIn("ended, 3 bytes written, 3 read", out.decode().splitlines()[-1])
+
+    def test_damage_ends_it(self):
+        with self.both() as (sender, _):
+            watcher = self.mmapipc("inspect", "--watch", self.name)
+            self.assertIn("running", watcher.line())
+            sender._words[layout.WRITE_SEQ] = 2**62 - 1
+            code, _, err = watcher.end()
+            self.assertEqual(code, 1)
+            self.assertRegex(err, rf"\Ammapipc: {self.name}: [^\n]*damaged \(sequences [^\n]+\n\Z")
+            sender._words[layout.WRITE_SEQ] = 0
+
+    @unittest.skipIf(WINDOWS, "POSIX only: signals")
+    def test_interrupted(self):
+        import signal
+
+        with self.both():
+            watcher = self.mmapipc("inspect", "--watch", self.name)
+            watcher.line()
+            watcher.process.send_signal(signal.SIGINT)
+            code, _, err = watcher.end()
+            self.assertEqual((code, err), (130, f"mmapipc: {self.name}: interrupted\n"))
+
+
+class Terminal:
+    """So much of a terminal as `--watch` uses: lines with a cursor at the start of one."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = [""]
+        self.row = 0
+        self.column = 0
+        self.longest = 0
+        self.draws = 0
+        self.rest = ""  # the beginning of a sequence
+
+    def write(self, text: str) -> None:
+        text = self.rest + text
+        self.rest = re.search(r"(\x1b[^A-Z]*|\r)?\Z", text)[0]
+        for part in re.findall(r"\x1b\[\d*[A-Z]|\r\n|\r|[^\x1b\r]+", text.removesuffix(self.rest)):
+            if part == "\r\n":
+                self.row += 1
+                if self.row == len(self.lines):
+                    self.lines.append("")
+                self.column = 0
+            elif part == "\r":
+                self.column = 0
+            elif part.endswith("A") and part.startswith("\x1b"):
+                self.row -= int(part[2:-1])
+                assert self.row >= 0, "above the top"
+                self.draws += 1
+            elif part == "\x1b[K":
+                self.lines[self.row] = self.lines[self.row][: self.column]
+            elif part == "\x1b[J":
+                self.lines[self.row] = self.lines[self.row][: self.column]
+                del self.lines[self.row + 1 :]
+            elif part.startswith("\x1b"):
+                raise AssertionError(f"an unknown sequence: {part!r}")
+            else:
+                self.lines[self.row] = part + self.lines[self.row][len(part) :]
+                self.column = len(part)
+                self.longest = max(self.longest, display._width(part))
+
+
+@unittest.skipIf(WINDOWS, "POSIX only: pty")
+class OnATerminal(InspectionTest):
+    def setUp(self):
+        super().setUp()
+        import pty
+
+        self.master, slave = pty.openpty()
+        self.addCleanup(os.close, self.master)
+        self.tty = os.ttyname(slave)
+        self.slave = slave
+        self.resize(80)
+
+    def resize(self, columns, rows=24):
+        import fcntl
+        import struct
+        import termios
+
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def watch(self, term="xterm"):
+        command = [sys.executable, "-m", "mmapipc", "inspect", "--watch", self.name]
+        return self.start(["sh", "-c", 'exec "$@" >"$0"', self.tty, *command], env={**os.environ, "TERM": term})
+
+    def read(self):
+        """What has come."""
+        import select
+
+        self.assertTrue(select.select([self.master], [], [], DEADLINE)[0], "nothing came")
+        return os.read(self.master, 1 << 16).decode()
+
+    def pictures(self):
+        """What is drawn, one picture after the other."""
+        text = ""
+        while True:
+            text += self.read()
+            *drawn, text = text.split("\x1b[J")
+            yield from drawn
+
+    def test_it_is_drawn_in_place_in_any_width(self):
+        for columns in (80, 40, 12):
+            with self.subTest(columns=columns):
+                self.resize(columns)
+                terminal = Terminal()
+                with self.both(capacity=1000) as (sender, receiver):
+                    sender.write(bytes(500))
+                    child = self.watch()
+                    while terminal.draws < 3:
+                        terminal.write(self.read())
+                    self.assertEqual((len(terminal.lines), terminal.row), (13, 12))
+                    receiver.read(200)
+                    sender.finish()
+                    receiver.read(500)
+                self.assertEqual(child.end(), (0, b"", ""))
+                os.write(self.slave, b"end\n")
+                while "end" not in terminal.lines:
+                    terminal.write(self.read())
+                self.assertLess(terminal.longest, columns)
+                # The last picture, and nothing of the earlier ones.
+                self.assertEqual(terminal.lines[12:], ["end", ""])
+                self.assertEqual(terminal.lines[0], display._cut(f"name      {self.name}", columns - 1))
+                if columns >= 40:
+                    self.assertEqual(terminal.lines[2], "status    ended")
+                    self.assertRegex(terminal.lines[8], r"^written   [0-9.]+ B/s, 500 B$")
+                    self.assertEqual(terminal.lines[10], "in flight 0 B")
+                    self.assertRegex(terminal.lines[11], r"^\[-+\]   0\.0 %$")
+                    self.assertEqual(len(terminal.lines[11]), min(columns - 1, 60))
+
+    def test_it_follows_the_size_of_the_terminal(self):
+        with self.both(capacity=1000) as (sender, _):
+            sender.write(bytes(500))
+            child = self.watch()
+            pictures = self.pictures()
+            for columns, rows in ((80, 24), (40, 24), (100, 24), (40, 6), (30, 2)):
+                self.resize(columns, rows)
+                count = min(12, rows - 1)
+
+                def follows(picture, columns=columns, count=count):
+                    lines = re.sub(r"\x1b\[K", "", picture).split("\r\n")
+                    return (
+                        picture.startswith(f"\x1b[{count}A\r")
+                        and len(lines) == count + 1
+                        and len(lines[-2].lstrip("\r").removeprefix(f"\x1b[{count}A\r")) == min(columns - 1, 60)
+                    )
+
+                # Some may be drawn already.
+                while not follows(next(pictures)):
+                    pass
+                picture = next(pictures)
+                self.assertTrue(follows(picture), picture)
+                terminal = Terminal()
+                terminal.write(picture.partition("\r")[2])
+                self.assertLess(terminal.longest, columns)
+            child.kill()
+
+    def test_at_most_ten_times_a_second(self):
+        import time
+
+        with self.both():
+            child = self.watch()
+            terminal = Terminal()
+            while not terminal.draws:
+                terminal.write(self.read())
+            before, start = terminal.draws, time.perf_counter()
+            while terminal.draws < before + 5:
+                terminal.write(self.read())
+            self.assertGreater(time.perf_counter() - start, 0.4)
+            child.kill()
+
+    def test_no_escapes_for_a_dumb_terminal(self):
+        with self.both():
+            child = self.watch("dumb")
+            self.assertIn(f"{self.name}: running", self.read())
+        self.assertEqual(child.end(), (0, b"", ""))
+        self.assertNotIn("\x1b", self.read())
+
+    def tearDown(self):
+        os.close(self.slave)
+        super().tearDown()
+
+
+class Pictures(unittest.TestCase):
+    def look(self, name="x"):
+        side = inspection.Side("open", 4194304, True, None)
+        stream = inspection.Stream(2**40, 2**64 - 1, True, 3 * 2**40, 2 * 2**40 + 1)
+        return inspection.Look(name, "/dev/shm/mmapipc.1000.x", stream, side, side, True)
+
+    def test_everything_fits_in_40_columns(self):
+        meter = display.Meter()
+        look = self.look()
+        meter.add(0, look.stream)
+        meter.add(1, look.stream._replace(written=look.stream.written + 10**9, read=look.stream.read + 10**9))
+        for line in display.block(look, meter)[2:] + display.bar(look, 40):
+            self.assertLess(len(line), 40, line)
+
+    def test_wide_and_hostile_names(self):
+        for name in ("日本語" * 30, "a\x1b[2J\r\nb", "\udcff", "é" * 100, "x" * 200):
+            for columns in (1, 2, 12, 40, 80):
+                picture = display.Picture()
+                for _ in range(2):
+                    text = picture.draw(display.block(self.look(name)), columns, 24)
+                for line in text.split("\n"):
+                    line = re.sub(r"\x1b\[\d*[AJK]|\r", "", line)
+                    self.assertLess(display._width(line), columns)
+                    self.assertTrue(line.isprintable())
+
+    def test_rates(self):
+        meter = display.Meter()
+        stream = self.look().stream._replace(written=0, read=0)
+        for tenth in range(31):
+            # 10 kB a second; in the last second 20.
+            moved = 1000 * tenth + 1000 * max(0, tenth - 20)
+            meter.add(tenth / 10, stream._replace(written=moved, read=moved // 2))
+        self.assertAlmostEqual(meter.written, 20_000, delta=2000)
+        self.assertAlmostEqual(meter.read, 10_000, delta=1000)
+
+    def test_human_sizes(self):
+        for size, text in (
+            (0, "0 B"), (999, "999 B"), (1000, "1.0 KiB"), (1536, "1.5 KiB"), (2**30, "1.0 GiB"), (2**60, "1024.0 PiB"),
+        ):
+            self.assertEqual(display.human(size), text)
+
+
+class List(InspectionTest):
+    @unittest.skipIf(WINDOWS, "POSIX only: the directory")
+    def test_none_one_and_many(self):
+        self.assertEqual(self.shown("list"), "")
+        self.assertEqual(json.loads(self.shown("list", "--json")), [])
+        with contextlib.ExitStack() as stack:
+            names = sorted([self.name, "日本語", "with space", "a\nb", "\udcff", "Local\\Global\\x", "5.x"])
+            for count, name in enumerate(names, 1):
+                stack.enter_context(contextlib.closing(mmapipc.Sender(name, capacity=64, timeout=DEADLINE)))
+                lines = self.shown("list").splitlines()
+                self.assertEqual(len(lines), count, lines)
+                for line in lines:
+                    self.assertRegex(line, rf"  no receiver  sender {os.getpid()}, 0 of 64 bytes in flight \(0\.0 %\)$")
+            self.assertEqual([entry["name"] for entry in json.loads(self.shown("list", "--json"))], names)
+            self.assertEqual(self.shown("list", self.name).count("\n"), 1)
+            # Not ours: another user's, and what no name is encoded as.
+            for entry in ("mmapipc.99999.x", "mmapipc.x", f"mmapipc.{os.geteuid()}.a b", f"mmapipc.{os.geteuid()}.%FF"):
+                path = self.memory / entry
+                path.touch(0o600)
+                self.assertEqual(len(self.shown("list").splitlines()), len(names), entry)
+                path.unlink()
+            for name in names:
+                stack.enter_context(mmapipc.Receiver(name, timeout=DEADLINE))
+            self.assertEqual(self.shown("list").count("  running  "), len(names))
+        self.assertEqual(self.shown("list"), "")
+
+    def test_names_as_arguments(self):
+        with self.both(capacity=64):
+            text = self.shown("list", self.name)
+            self.assertEqual(
+                text, f"{self.name}  running      sender {os.getpid()}, receiver {os.getpid()}, "
+                "0 of 64 bytes in flight (0.0 %)\n"
+            )
+            code, out, err = self.mmapipc("list", self.name, f"{self.name}-not").end()
+            self.assertEqual((code, out.decode()), (1, text))
+            self.assertEqual(err, f"mmapipc: {self.name}-not: there is no channel of that name\n")
+
+    @unittest.skipUnless(WINDOWS, "Windows only: names cannot be listed")
+    def test_names_are_needed(self):
+        self.assertIn("no public call that lists named objects", self.refused("list", name="list"))
+
+    @unittest.skipIf(WINDOWS, "POSIX only: names stay")
+    def test_what_killed_processes_left(self):
+        self.leftovers()
+        self.assertEqual(
+            self.shown("list"), f"{self.name}  stale        left by killed processes; mmapipc remove deletes it\n"
+        )
+        self.assertEqual([entry["status"] for entry in json.loads(self.shown("list", "--json"))], ["stale"])
+        self.assertIn("status    stale\n", self.shown("inspect", self.name))
+        self.exchange()
+        # Of a receiver that was killed before there was a stream.
+        waiting = self.python(WAITS)
+        self.assertEqual(waiting.line(), "claimed")
+        waiting.kill()
+        self.assertIn(f"{self.name}  stale  ", self.shown("list"))
+        self.assertEqual(self.shown("remove", self.name), "")
+        self.assertEqual(os.listdir(self.memory), [])
+
+    @unittest.skipIf(WINDOWS, "POSIX only: the directory")
+    def test_no_directory(self):
+        with mock.patch.dict(os.environ, MMAPIPC_DIR=str(self.folder / "missing")):
+            self.assertIn("No such file", self.refused("list", name="list"))
+
+
+class Remove(InspectionTest):
+    def test_refused_while_somebody_is_there(self):
+        sender = self.child(SENDS, "up")
+        self.assertIn(f"sender (pid {sender.pid})", self.refused("remove", self.name))
+        receiver = self.child(READS, "300")
+        self.assertIn(f"sender (pid {sender.pid})", self.refused("remove", self.name))
+        sender.kill()
+        eventually(lambda: "receiver" in self.refused("remove", self.name), "the claim falls with the sender")
+        self.assertIn(f"receiver (pid {receiver.pid})", self.refused("remove", self.name))
+        self.assertEqual(self.facts()["in_flight"], 700)
+        receiver.kill()
+        if not WINDOWS:
+            self.assertEqual(self.shown("remove", self.name), "")
+        eventually(lambda: not self._exists(), "nothing is left")
+        self.exchange()
+
+    @unittest.skipIf(WINDOWS, "POSIX only: names stay")
+    def test_what_two_killed_processes_left(self):
+        self.leftovers()
+        self.assertEqual(len(os.listdir(self.memory)), 3)
+        self.assertEqual(self.shown("remove", self.name), "")
+        self.assertEqual(os.listdir(self.memory), [])
+        self.assertIn("no channel of that name", self.refused("remove", self.name))
+        self.exchange()
+
+    @unittest.skipUnless(WINDOWS, "Windows only: names vanish by themselves")
+    def test_nothing_is_left_of_killed_processes(self):
+        self.leftovers()
+        eventually(lambda: not self._exists(), "the name is gone")
+        self.assertIn("no channel of that name", self.refused("remove", self.name))
+
+    @unittest.skipUnless(WINDOWS, "Windows only: a name lives as long as somebody has it open")
+    def test_somebody_has_it_open(self):
+        memory = platform.create(platform.place(self.name), 5000)
+        self.assertIn("has it open", self.refused("remove", self.name))
+        memory.close()
+
+    @unittest.skipIf(WINDOWS, "POSIX only: files")
+    def test_what_is_damaged_is_removed_and_what_is_not_ours_is_not(self):
+        path = Path(platform.place(self.name).location)
+        for content in (b"", b"x" * 100, bytes(5000), self.magic(layout.VERSION) + noise(5000)):
+            path.touch(0o600)
+            path.write_bytes(content)
+            self.assertEqual(self.shown("remove", self.name), "")
+            self.assertEqual(os.listdir(self.memory), [])
+        for content in (noise(5000), self.magic(layout.VERSION + 1) + bytes(5000)):
+            path.touch(0o600)
+            path.write_bytes(content)
+            self.refused("remove", self.name)
+            self.assertEqual(path.read_bytes(), content)
+            path.unlink()
+        path.mkdir()
+        self.assertIn("not a regular file", self.refused("remove", self.name))
+        path.rmdir()
+
+    def magic(self, version):
+        return (int.from_bytes(b"mmapipc" + bytes([version]), sys.byteorder)).to_bytes(8, sys.byteorder)
+
+
+class Hostile(InspectionTest):
+    @contextlib.contextmanager
+    def channel(self, capacity):
+        """Memory with a good header, of which both claims stand; and its words."""
+        place = platform.place(self.name)
+        memory = platform.create(place, layout.HEADER_SIZE + capacity)
+        try:
+            with memory.map(layout.HEADER_SIZE) as page, memoryview(page) as octets, octets.cast("Q") as words:
+                layout.initialise(words, layout.Header(capacity, 7, False), os.getpid())
+                layout.complete(words)
+                yield words
+        finally:
+            memory.close()
+            platform.remove(place)
+
+    def test_every_header_is_shown_or_refused_in_one_line(self):
+        chance = random.Random(SEED)
+        refused = shown = 0
+        for capacity in CAPACITIES:
+            headers = [*targeted_headers(capacity)]
+            headers = chance.sample(headers, 200) + [bad_header(chance, capacity) for _ in range(HEADERS // 500)]
+            with self.channel(capacity) as words:
+                good = words.tolist()
+                for changes in headers:
+                    for word in range(len(good)):
+                        words[word] = good[word]
+                    for word, value in changes:
+                        words[word] = value
+                    before = words.tolist()
+                    with self.subTest(seed=SEED, capacity=capacity, changes=changes):
+                        with contextlib.closing(inspection.Looker(self.name)) as looker:
+                            try:
+                                look = looker.look()
+                                for line in (*display.block(look), *display.table([(self.name, look)])):
+                                    self.assertTrue(line.isprintable())
+                                json.loads(display.as_json(look.facts()))
+                                if look.stream is not None:
+                                    self.assertLessEqual(0, look.stream.fill)
+                                    self.assertLessEqual(look.stream.fill, 100)
+                                    display.bar(look, 80)
+                                shown += 1
+                            except mmapipc.LayoutError as error:
+                                self.assertRegex(str(error), rf"\A{self.name}: [^\n]+\Z")
+                                refused += 1
+                    self.assertEqual(words.tolist(), before)
+        self.assertTrue(shown and refused, (shown, refused))
+
+    def test_the_commands(self):
+        with self.channel(100) as words:
+            for word, value, told in (
+                (layout.MAGIC, 7, "not an mmapipc channel"),
+                (layout.MAGIC, int.from_bytes(b"mmapipc\x63", sys.byteorder), "layout version 99"),
+                (layout.CAPACITY, 2**62, "does not fit"),
+                (layout.CAPACITY, 2**64 - 1, "impossible sizes"),
+                (layout.WRITE_SEQ, 101, "sequences 0 and 101"),
+                (layout.READ_SEQ, 1, "sequences 1 and 0"),
+                (layout.SENDER_STATE, 4, "sender state 4"),
+                (layout.RECEIVER_STATE, 2**64 - 1, "receiver state"),
+                (layout.RECEIVER_PID, 2**32, "pids"),
+            ):
+                good, words[word] = words[word], value
+                with self.subTest(word=word, value=value):
+                    self.assertIn(told, self.refused("inspect", self.name))
+                    text = self.shown("list", self.name)
+                    self.assertTrue(text.startswith(f"{self.name}  unusable     ") and told in text, text)
+                    self.assertEqual(text.count("\n"), 1)
+                    (entry,) = json.loads(self.shown("list", "--json", self.name))
+                    self.assertEqual((entry["name"], entry["status"]), (self.name, "unusable"))
+                words[word] = good
+            self.assertIn("status", self.shown("inspect", self.name))
+
+    @unittest.skipIf(WINDOWS, "POSIX only: files")
+    def test_files_that_are_too_short(self):
+        path = Path(platform.place(self.name).location)
+        with self.channel(5000):
+            whole = path.read_bytes()
+        for size in (0, 1, 8, 128, layout.HEADER_SIZE - 1):
+            path.touch(0o600)
+            path.write_bytes(whole[:size])
+            self.assertIn("stream    none\n", self.shown("inspect", self.name))
+            self.assertIn("  stale  ", self.shown("list"))
+        for size in (layout.HEADER_SIZE, len(whole) - 1):
+            path.write_bytes(whole[:size])
+            self.assertIn("does not fit", self.refused("inspect", self.name))
+        # It becomes so while it is looked at.
+        path.write_bytes(whole)
+        with contextlib.closing(inspection.Looker(self.name)) as looker:
+            self.assertIsNotNone(looker.look().stream)
+            os.truncate(path, 100)
+            self.assertIsNone(looker.look().stream)
+        path.unlink()
+
+    @unittest.skipIf(WINDOWS, "POSIX only: files")
+    def test_something_else_in_that_place(self):
+        path = platform.place(self.name).location
+        os.mkfifo(path, 0o600)
+        for command in ("inspect", "remove"):
+            self.assertIn("not a regular file", self.refused(command, self.name))
+        self.assertIn("not a regular file", self.shown("list"))
+        os.unlink(path)
+        os.symlink(self.file(b"precious"), path)
+        self.assertIn("not a regular file", self.refused("inspect", self.name))
+        os.unlink(path)
+
+    @unittest.skipIf(WINDOWS, "POSIX only: files")
+    def test_a_pid_that_is_none(self):
+        path = Path(platform.place(self.name).of(platform.RECEIVER))
+        path.touch(0o600)
+        for text in (b"", b"-5", b"9" * 20, b"1e3", b"\xff", b"\x1b[2J"):
+            path.write_bytes(text)
+            self.assertIn("stale", self.shown("list"))
+            self.assertEqual(self.shown("remove", self.name), "")
+            path.touch(0o600)
+        path.unlink()
+
+
+class Names(unittest.TestCase):
+    def test_each_name_is_had_back(self):
+        for name in (*NAMES, "Local\\Global\\x", "x" * platform.LONGEST_NAME):
+            self.assertEqual(_names.join(_names.split(name)[1]), name)
+
+    def test_what_no_name_is_encoded_as(self):
+        for encoded in ("", "a b", "%", "%zz", "%61", "%2f", "%FF", "ü", "\udcff", "x" * 201, "a~b"):
+            with self.subTest(encoded=encoded), self.assertRaises(mmapipc.InvalidName):
+                _names.join(encoded)
