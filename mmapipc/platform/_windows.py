@@ -10,9 +10,9 @@ with the `Global\\` or `Local\\` that the name began with in front.  (`+` never
 appears in an encoded name.)  Every name vanishes with the last handle to it, so
 there is nothing to remove, and none of the handles is inherited by children.
 A mutex is never waited for: that it exists is the claim.  Looking whether one
-exists opens it for a moment, so a claimant that fails looks again unless it
-finds the holder's pid.  That goes with the holder, for who looks reads it
-through a view without a handle, and after it has closed the mutex.
+exists opens it for a moment, as does looking for the pid, so a claimant that
+fails looks again unless it finds the pid of a holder that lives and has not
+left: who leaves takes its pid back, also from those who look just then.
 
 Memory that is shared without roles is the first object alone.
 """
@@ -63,6 +63,7 @@ _FILE_MAP_READ = 4
 _BUF_READ = 0x100
 _VIRTUAL_TERMINAL = 4
 _SYNCHRONIZE = 0x00100000
+_WAIT_TIMEOUT = 258
 _ERROR_FILE_NOT_FOUND = 2
 _ERROR_PATH_NOT_FOUND = 3
 _ERROR_ACCESS_DENIED = 5
@@ -132,6 +133,8 @@ _mapped_file_name = _declare(
     wintypes.DWORD,
 )
 _close_handle = _declare("CloseHandle", wintypes.BOOL, wintypes.HANDLE)
+_open_process = _declare("OpenProcess", wintypes.HANDLE, wintypes.DWORD, wintypes.BOOL, wintypes.DWORD)
+_wait_for = _declare("WaitForSingleObject", wintypes.DWORD, wintypes.HANDLE, wintypes.DWORD)
 _get_console_mode = _declare("GetConsoleMode", wintypes.BOOL, wintypes.HANDLE, ctypes.POINTER(wintypes.DWORD))
 _set_console_mode = _declare("SetConsoleMode", wintypes.BOOL, wintypes.HANDLE, wintypes.DWORD)
 
@@ -189,6 +192,7 @@ class Claim:
 
     def release(self) -> None:
         """Give the role up."""
+        self._pid[:] = bytes(8)
         self._pid.close()
         _close_handle(self._mutex)
 
@@ -206,7 +210,7 @@ def claim(place: Place, role: str) -> Claim:
             break
         _close_handle(mutex)
         pid = _pid_of(place, tag)
-        if pid or time.monotonic() > deadline:
+        if _lives(pid) or time.monotonic() > deadline:
             raise RoleTaken(f"{place.name}: there is a {role} already (pid {pid}); use another name or end it")
         time.sleep(0.001)
     try:
@@ -229,6 +233,18 @@ def _pid_of(place: Place, tag: str) -> int:
         return pid if pid <= _LARGEST_PID else 0
     finally:
         seen.close()
+
+
+def _lives(pid: int) -> bool:
+    if not pid:
+        return False
+    process = _open_process(_SYNCHRONIZE, False, pid)
+    if not process:
+        return ctypes.get_last_error() == _ERROR_ACCESS_DENIED
+    try:
+        return bool(_wait_for(process, 0) == _WAIT_TIMEOUT)
+    finally:
+        _close_handle(process)
 
 
 def _is_claimed(place: Place, role: str) -> bool:
