@@ -116,15 +116,17 @@ class Looker:
         return look
 
     def watch(self) -> Iterator[Look]:
-        """Look again and again until the channel has ended, and then once more.  Raises as `look` does."""
+        """Look again and again until the channel has ended, as the last look shows.  Raises as `look` does."""
         look = self.look()
-        while not look.ended:
-            yield look
+        ended = False
+        # Once more after the end: those who have left may still be tidying up.
+        while not (ended and look.ended):
+            ended = look.ended
+            if not ended:
+                yield look
             time.sleep(_BETWEEN_LOOKS)
             look = self._look()
-        # Those who have left may still be tidying up.
-        time.sleep(_BETWEEN_LOOKS)
-        yield self._look()
+        yield look
 
     def close(self) -> None:
         """Let go of the memory."""

@@ -22,7 +22,7 @@ from mmapipc import display, inspection, layout, platform
 from mmapipc.platform import _names
 
 from .helpers import DEADLINE, WINDOWS, Background, ChannelTest, Child, eventually, noise
-from .test_hostile import CAPACITIES, HEADERS, SEED, bad_header, targeted_headers
+from .test_hostile import CAPACITIES, FIELDS, HEADERS, SEED, bad_header, targeted_headers
 from .test_names import NAMES
 
 SENDS = "s = mmapipc.Sender(name, capacity=4000)\ns.write(bytes(1000)); say('up')\n"
@@ -800,6 +800,40 @@ class Hostile(InspectionTest):
                                 refused += 1
                     self.assertEqual(words.tolist(), before)
         self.assertTrue(shown and refused, (shown, refused))
+
+    def test_a_peer_that_stores_into_every_field_all_the_time(self):
+        code = f"""
+import random
+from mmapipc import platform
+chance = random.Random(int(sys.argv[2]))
+memory = platform.open_existing(platform.place(name))
+with memory.map({layout.HEADER_SIZE}) as page, memoryview(page) as octets, octets.cast('Q') as words:
+    memory.close()
+    good = words.tolist()
+    say('there')
+    while True:
+        word = chance.choice({FIELDS})
+        words[word] = chance.choice((words[word] + 1, *range(5), 2**63, chance.getrandbits(64))) % 2**64
+        if chance.random() < 0.2:
+            for word in {FIELDS}: words[word] = good[word]
+"""
+        seen = set()
+        with self.channel(5):
+            peer = self.python(code, str(SEED))
+            self.assertEqual(peer.line(), "there")
+            for _ in range(2000):
+                with contextlib.closing(inspection.Looker(self.name)) as looker:
+                    try:
+                        look = looker.look()
+                    except mmapipc.LayoutError as error:
+                        self.assertRegex(str(error), rf"\A{self.name}: [^\n]+\Z")
+                        seen.add(False)
+                    else:
+                        if look.stream is not None:
+                            self.assertTrue(0 <= look.stream.in_flight <= look.stream.capacity, look)
+                            seen.add(True)
+            peer.kill()
+        self.assertEqual(seen, {True, False})
 
     def test_the_commands(self):
         with self.channel(100) as words:
