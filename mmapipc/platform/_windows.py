@@ -240,7 +240,7 @@ def _lives(pid: int) -> bool:
         return False
     process = _open_process(_SYNCHRONIZE, False, pid)
     if not process:
-        return ctypes.get_last_error() == _ERROR_ACCESS_DENIED
+        return bool(ctypes.get_last_error() == _ERROR_ACCESS_DENIED)
     try:
         return bool(_wait_for(process, 0) == _WAIT_TIMEOUT)
     finally:
