@@ -70,6 +70,7 @@ STALE = "left by killed processes; mmapipc remove deletes it"
 
 _PATIENCE = 1.0  # seconds a claimant gives a holder to write its pid, or others to look
 _MAKING = 10.0  # seconds that the making of memory may take others who want it
+_LOOKING = 0.25  # seconds that a lock for a look may last on a busy machine
 _LOOKS = 3  # times that a lock is tried which others may have for a moment, to look
 _LARGEST_PID = 2**31 - 1
 
@@ -603,13 +604,23 @@ def remove(place: Place) -> None:
     with contextlib.suppress(FileNotFoundError):
         fd = _open(place, place.location, 0)
         try:
-            # Alone, or there is an exclusive lock: nobody shares it.
-            if (_lock_free(fd) or not _lock(fd, fcntl.LOCK_SH)) and _is_at(fd, place.location):
+            if not _is_shared(fd) and _is_at(fd, place.location):
                 os.unlink(place.location)
         except PermissionError as error:
             raise _refused(place.name, place.location, error) from None
         finally:
             _unlock(fd)
+
+
+def _is_shared(fd: int) -> bool:
+    """Whether somebody shares the memory, and not only looks at it, which takes a moment."""
+    deadline = time.monotonic() + _LOOKING
+    # Locked by us, or exclusively by somebody else: either way nobody shares it.
+    while not _lock(fd, fcntl.LOCK_EX) and not _is_locked(fd):
+        if time.monotonic() > deadline:
+            return True
+        yield_processor()
+    return False
 
 
 def sweep(place: Place) -> None:
