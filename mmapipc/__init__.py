@@ -28,6 +28,7 @@ from .errors import (
     RoleTaken,
     SenderDied,
     StreamAborted,
+    Undelivered,
     UnsafeMemory,
 )
 from .mapping import Mapping
@@ -54,5 +55,6 @@ __all__ = [
     "Sender",
     "SenderDied",
     "StreamAborted",
+    "Undelivered",
     "UnsafeMemory",
 ]

@@ -48,8 +48,12 @@ from .errors import (
     LayoutError,
     MemoryRefused,
     ReceiverGone,
+    InvalidSize,
+    NoSuchMapping,
+    RoleTaken,
     SenderDied,
     StreamAborted,
+    Undelivered,
     UnsafeMemory,
 )
 
@@ -65,6 +69,7 @@ if TYPE_CHECKING:
 
 DEFAULT_CAPACITY = 1 << 22  # bytes
 
+_LOOKING = 1.0  # seconds that others may take who look for a stream in a file
 _LINGER = 5.0  # seconds that memory with nobody attached may go on existing
 _LINE_PIECE = 8192  # bytes looked through at a time for the end of a line
 
@@ -80,7 +85,7 @@ class _End(io.RawIOBase):
     _claim: platform.Claim | None = None
     _waiter: waiting.Waiter
 
-    def __init__(self, name: str, timeout: float | None) -> None:
+    def __init__(self, name: str, timeout: float | None, file: str | os.PathLike[str] | None) -> None:
         super().__init__()
         if not isinstance(name, str):
             raise TypeError(f"the name of a channel is a str, not {type(name).__name__}")
@@ -89,6 +94,8 @@ class _End(io.RawIOBase):
         self._name = name
         self._place = platform.place(name)
         self._timeout = timeout
+        # A process may change its directory.
+        self._file = None if file is None else os.path.abspath(os.fsdecode(file))
         self._closed_message = f"{name}: I/O operation on closed channel"
 
     @property
@@ -194,9 +201,12 @@ class _End(io.RawIOBase):
 
     def _verdict(self, probe: bool) -> ring.Verdict:
         """The ring's verdict; `probe` asks the system whether the peer lives."""
+        return self._end.verdict(self._peer_stands if probe else None)
+
+    def _peer_stands(self) -> bool:
         memory = self._memory
         assert memory is not None
-        return self._end.verdict((lambda: memory.stands(self._peer)) if probe else None)
+        return _stands(memory, self._place, self._file, self._peer)
 
     def _verdict_at_last(self, probe: bool) -> ring.Verdict | None:
         """The ring's verdict, or None while there is only to wait."""
@@ -258,6 +268,12 @@ class Sender(_End):
     With `persist`, the stream outlives its receivers: when one leaves early or
     dies, the next goes on at the first byte that is not acknowledged.
 
+    With `file`, a path, the ring is in that file, which is made if need be: the
+    stream persists, and what is not acknowledged outlives both processes.
+    `close()` then returns when the disk has it, and a receiver may come later.
+    A file of another kind is left as it is; one whose last stream was taken is
+    used again; Undelivered is raised when it has bytes that were not.
+
     A stream that is finished ends cleanly at the receiver.  One that is given
     up (`abort()`, a `with` block left by an exception, a Sender collected
     without `close()`, a killed process) gives the receiver every published
@@ -266,7 +282,8 @@ class Sender(_End):
     `with` block closes the Sender properly even when an exception leaves it.)
 
     Raises InvalidName, InvalidCapacity, RoleTaken (the error names the other
-    sender's pid), ChannelTimeout, MemoryRefused, UnsafeMemory, LayoutError.
+    sender's pid), ChannelTimeout, MemoryRefused, UnsafeMemory, LayoutError,
+    Undelivered.
     """
 
     _end: ring.Producer
@@ -283,25 +300,95 @@ class Sender(_End):
         timeout: float | None = None,
         *,
         persist: bool = False,
+        file: str | os.PathLike[str] | None = None,
     ) -> None:
-        super().__init__(name, timeout)
+        super().__init__(name, timeout, file)
         capacity = operator.index(capacity)
         if not 1 <= capacity <= layout.LARGEST_CAPACITY:
             raise InvalidCapacity(f"{name}: a ring has at least 1 byte and at most 2**62, not {capacity}")
-        self._persist = persist
+        self._persist = persist or file is not None
         self._claim = platform.claim(self._place, self._role)
         with self._leaving_on_error():
-            if not waiting.until(self._take_over, timeout):
+            if self._file is None:
+                taken = waiting.until(self._take_over, timeout)
+            else:
+                path = self._file
+                taken = waiting.until(lambda probe: self._take_file(path, capacity), timeout)
+            if not taken:
                 raise ChannelTimeout(
                     f"{name}: a receiver is still attached to an earlier stream after {timeout:g} s; "
                     "end it or wait longer"
                 )
-            self._map(platform.create(self._place, layout.HEADER_SIZE + capacity), capacity)
-            self._end = self._connect(ring.Producer, persistent=persist)
-            self._end.create(int.from_bytes(os.urandom(8), "little"), os.getpid())
+            if self._file is None:
+                self._map(platform.create(self._place, layout.HEADER_SIZE + capacity), capacity)
+                self._begin(0)
             _open_ends.add(self)  # something to be undone in a forked child
         # One call less on the hot path; the method below has the description.
         self.write = self._end.write  # type: ignore[method-assign]
+
+    def _begin(self, owner: int) -> None:
+        """Make the ring in the memory that is mapped."""
+        self._end = self._connect(ring.Producer, persistent=self._persist, owner=owner)
+        self._end.create(int.from_bytes(os.urandom(8), "little"), os.getpid())
+
+    def _take_file(self, path: str, capacity: int) -> bool | None:
+        """Begin a stream in the file; None while a receiver is attached to an earlier one."""
+        size = layout.HEADER_SIZE + capacity
+        try:
+            memory = _open_file(self._name, path)
+        except (NoSuchMapping, InvalidSize):
+            memory = _open_file(self._name, path, size)
+            with _words(memory) as words:
+                layout.begin(words)  # from now on it is ours, also if we have to wait
+        try:
+            if not self._settle_file(memory, path):
+                return None
+            # For this moment nobody may attach: receivers do it with their role.
+            try:
+                other = platform.claim(self._place, self._peer)
+            except RoleTaken:
+                return None
+            try:
+                self._check_delivered(memory, path)
+                if memory.size() < size:
+                    memory.close()
+                    memory = _open_file(self._name, path, size)
+                with _words(memory) as words:
+                    layout.begin(words)
+                self._map(memory, capacity)
+                self._begin(layout.owner(self._name))
+            finally:
+                other.release()
+            return True
+        finally:
+            if self._memory is None:
+                memory.close()
+
+    def _settle_file(self, memory: platform.Memory, path: str) -> bool:
+        """Check that the file is ours, and end what a dead sender left; return whether no receiver is attached."""
+        if memory.size() < layout.HEADER_SIZE:
+            raise _not_a_ring(self._name, path)
+        with _words(memory) as words:
+            if not layout.is_ours(words):
+                raise _not_a_ring(self._name, path)
+            if not layout.is_complete(words):
+                return True
+            _check_owner(layout.validate(words, self._name), self._name, path)
+            return not (
+                ring.Producer.settle(words, self._name) and platform.holder(self._place, self._peer) is not None
+            )
+
+    def _check_delivered(self, memory: platform.Memory, path: str) -> None:
+        with _words(memory) as words:
+            if not layout.is_complete(words):
+                return
+            header = layout.validate(words, self._name)
+            read, write = layout.load_sequences(words, header.capacity, self._name)
+            if read != write:
+                raise Undelivered(
+                    f"{self._name}: {path} has {write - read} bytes of an earlier stream that no receiver has taken; "
+                    "receive them, or remove the file"
+                )
 
     def _take_over(self, probe: bool) -> bool | None:
         """End and remove what an earlier sender left; None while a receiver is attached to it."""
@@ -433,9 +520,17 @@ class Sender(_End):
         """Mark the end of the stream, without waiting.  Nothing can be written after it."""
         self._check_open()
         self._end.shut(f"{self._name}: the stream is finished")
+        # In a file: the mark is on the disk only when the bytes are.
+        self._flush()
         self._end.finish()
         self._finished = True
+        self._flush()
         self._hail()
+
+    def _flush(self) -> None:
+        if self._file is not None:
+            assert self._memory is not None and self._mapping is not None
+            self._memory.flush(self._mapping)
 
     def abort(self) -> None:
         """Give the stream up, without waiting, and close this end.
@@ -452,7 +547,8 @@ class Sender(_End):
         """Mark the end of the stream and wait until the receiver has acknowledged the last byte.
 
         A return without an error means that every byte was taken (an empty
-        stream: that a receiver came).  Raises ChannelTimeout or ReceiverGone,
+        stream: that a receiver came); with `file`, which is not waited for,
+        that every byte is on the disk.  Raises ChannelTimeout or ReceiverGone,
         which say how many bytes were not delivered, or StreamAborted when a
         write had failed; this end is closed all the same.
         """
@@ -463,6 +559,8 @@ class Sender(_End):
             if self._end.owes:
                 self._give_up()
             self.finish()
+            if self._file is not None:
+                return
             while (verdict := self._delivered(False) or self._waiter.until_moved(self._delivered, self._timeout)) is ring.Verdict.READY:
                 pass  # the receiver goes on taking
             self._raise_unless_fine(verdict)
@@ -512,6 +610,9 @@ class Receiver(_End):
     unless the sender made the stream with `persist`: then the next receiver
     goes on where this one stopped, and `tell()` is not 0 at its start.
 
+    With `file`, the path that the sender has, the sender may have gone already:
+    what it left is read, and ends as it ended.
+
     Raises InvalidName, RoleTaken (the error names the other receiver's pid),
     ChannelTimeout, MemoryRefused, UnsafeMemory, LayoutError.
     """
@@ -521,18 +622,24 @@ class Receiver(_End):
     _peer = platform.SENDER
     _kept = b""  # acknowledged, and not yet given to anybody
 
-    def __init__(self, name: str, timeout: float | None = None) -> None:
-        super().__init__(name, timeout)
-        self._claim = platform.claim(self._place, self._role)
+    _refused_since: float | None = None
+
+    def __init__(
+        self, name: str, timeout: float | None = None, *, file: str | os.PathLike[str] | None = None
+    ) -> None:
+        super().__init__(name, timeout, file)
+        attach = self._attach if self._file is None else self._attach_file
+        if self._file is None:
+            self._claim = platform.claim(self._place, self._role)
         with self._leaving_on_error():
-            if not waiting.until(self._attach, timeout):
+            if not waiting.until(attach, timeout):
                 raise ChannelTimeout(f"{name}: no sender came for {timeout:g} s; start one or wait longer")
         # One call less on the hot path; the method below has the description.
         self.readinto = self._end.readinto  # type: ignore[method-assign]
 
     def _attach(self, probe: bool) -> bool | None:
         """Attach to the stream; None while there is none."""
-        memory = platform.open_existing(self._place)
+        memory = platform.open_existing(self._place) if self._file is None else self._find_file(self._file)
         if memory is None:
             return None
         try:
@@ -540,11 +647,19 @@ class Receiver(_End):
                 if found is None:
                     return None
                 words, header = found
+                if self._file is not None:
+                    _check_owner(header, self._name, self._file)
                 if not ring.Consumer.attachable(
-                    words, self._name, header.persistent, lambda: memory.stands(self._peer)
+                    words,
+                    self._name,
+                    header.persistent,
+                    lambda: _stands(memory, self._place, self._file, self._peer),
+                    kept=self._file is not None,
                 ):
                     return None
-            if not memory.fits(layout.HEADER_SIZE + header.capacity):
+            size = layout.HEADER_SIZE + header.capacity
+            # A file may be longer: it had a larger ring before.
+            if not (memory.fits(size) if self._file is None else memory.size() >= size):
                 raise layout.damaged(self._name, f"capacity {header.capacity} does not fit its size")
             self._map(memory, header.capacity)
             self._end = self._connect(ring.Consumer)
@@ -554,6 +669,41 @@ class Receiver(_End):
         finally:
             if self._memory is None:
                 memory.close()
+
+    def _attach_file(self, probe: bool) -> bool | None:
+        """As `_attach`, with the role taken for the look: a sender needs it to begin a stream in the file."""
+        try:
+            self._claim = platform.claim(self._place, self._role)
+        except RoleTaken:
+            # Another that looks has it for a moment, one that is attached for long.
+            now = time.perf_counter()
+            if self._refused_since is None:
+                self._refused_since = now
+            if now - self._refused_since > _LOOKING:
+                raise
+            return None
+        self._refused_since = None
+        if self._attach(probe):
+            return True
+        claim, self._claim = self._claim, None
+        claim.release()
+        return None
+
+    def _find_file(self, path: str) -> platform.Memory | None:
+        try:
+            memory = _open_file(self._name, path)
+        except (NoSuchMapping, InvalidSize):
+            return None
+        try:
+            if memory.size() < layout.HEADER_SIZE:
+                raise _not_a_ring(self._name, path)
+            with _words(memory) as words:
+                if not layout.is_ours(words) and words[layout.MAGIC]:
+                    raise _not_a_ring(self._name, path)
+        except BaseException:
+            memory.close()
+            raise
+        return memory
 
     def _wait(self) -> bool:
         verdict = self._waiter.until_moved(self._verdict_at_last, self._timeout)
@@ -704,16 +854,45 @@ class Receiver(_End):
 
 
 @contextlib.contextmanager
+def _words(memory: platform.Memory) -> Iterator[memoryview]:
+    with memory.map(layout.HEADER_SIZE) as page, memoryview(page) as octets, octets.cast("Q") as words:
+        yield words
+
+
+@contextlib.contextmanager
 def _header(memory: platform.Memory, name: str) -> Iterator[tuple[memoryview, layout.Header] | None]:
     """The words of a valid header and the copy that was checked; None when its creator has not got so far."""
     if not memory.has(layout.HEADER_SIZE):
         yield None
         return
-    with memory.map(layout.HEADER_SIZE) as page, memoryview(page) as octets, octets.cast("Q") as words:
+    with _words(memory) as words:
         if not layout.is_complete(words):
             yield None
             return
         yield words, layout.validate(words, name)
+
+
+def _not_a_ring(name: str, path: str) -> LayoutError:
+    return LayoutError(f"{name}: {path} is a file of another kind, and left as it is; use another path")
+
+
+def _check_owner(header: layout.Header, name: str, path: str) -> None:
+    if header.owner != layout.owner(name):
+        raise LayoutError(f"{name}: {path} belongs to a channel of another name; use that name, or another path")
+
+
+def _stands(memory: platform.Memory, place: platform.Place, file: str | None, role: str) -> bool:
+    """Whether the role's holder lives.  In a file, who newly holds a role settles what was, see `ring`."""
+    return memory.stands(role) if file is None else platform.holder(place, role) is not None
+
+
+def _open_file(name: str, path: str, size: int = 0) -> platform.Memory:
+    """Open a file of the user's for a ring; with a size make it, or extend it."""
+    try:
+        return platform.open_file(None, path, size, create=size > 0, writable=True)[0]
+    except ChannelError as error:
+        error.args = (f"{name}: {error}",)
+        raise
 
 
 def _check_positive(n: int) -> None:

@@ -73,21 +73,44 @@ def _seconds(text: str) -> float:
     raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 on")
 
 
+class _Command(argparse.ArgumentParser):
+    """Takes FILE also behind options, which argparse does only when it is asked to."""
+
+    _asked = False
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
+        if self._asked:
+            return super().parse_known_args(args, namespace)
+        self._asked = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._asked = False
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mmapipc",
         description="Stream bytes from one process to another, by name, through shared memory.",
         epilog=_EXIT_CODES,
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="send|receive|inspect|list|remove")
-    named = argparse.ArgumentParser(add_help=False)
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="send|receive|inspect|list|remove", parser_class=_Command
+    )
+    named = _Command(add_help=False)
     named.add_argument("name", metavar="NAME", help="name of the channel: any text, the same at both ends")
-    common = argparse.ArgumentParser(add_help=False, parents=[named])
+    common = _Command(add_help=False, parents=[named])
     common.add_argument(
         "--timeout",
         type=_seconds,
         metavar="SECONDS",
         help="give up when the other end lets us wait for longer than this (default: wait)",
+    )
+    common.add_argument(
+        "--file",
+        dest="ring",
+        metavar="PATH",
+        help="keep what is under way in the file PATH, where it outlives both processes; the same at both ends",
     )
     send = commands.add_parser(
         "send",
@@ -124,7 +147,7 @@ def _parser() -> argparse.ArgumentParser:
         help="go on in FILE where an earlier receiver of this stream (send --persist) stopped",
     )
     receive.set_defaults(run=_receive)
-    json = argparse.ArgumentParser(add_help=False)
+    json = _Command(add_help=False)
     json.add_argument("--json", action="store_true", help="print JSON, for machines")
     inspect = commands.add_parser(
         "inspect",
@@ -228,7 +251,7 @@ def _send(arguments: argparse.Namespace) -> None:
     with (
         _source(arguments.file) as (source, what),
         _TellingSender(
-            arguments.name, arguments.capacity, arguments.timeout, persist=arguments.persist
+            arguments.name, arguments.capacity, arguments.timeout, persist=arguments.persist, file=arguments.ring
         ) as sender,
     ):
         _enlarge(source)
@@ -272,7 +295,7 @@ def _place(sink: io.RawIOBase, path: str, position: int, resume: bool) -> None:
 def _receive(arguments: argparse.Namespace) -> None:
     with (
         _sink(arguments.output) as (sink, what),
-        Receiver(arguments.name, arguments.timeout) as receiver,
+        Receiver(arguments.name, arguments.timeout, file=arguments.ring) as receiver,
     ):
         # Not before the stream is ours: another receiver may be writing there.
         if arguments.output is not None:

@@ -52,6 +52,10 @@ class SenderDied(ChannelError, ConnectionResetError):
     """The sender ended without a word: what arrived is not the whole."""
 
 
+class Undelivered(ChannelError, FileExistsError):
+    """The file has bytes of an earlier stream that no receiver has taken."""
+
+
 class LayoutError(ChannelError, ValueError):
     """What lies in the memory is not a ring that this version can use."""
 

@@ -8,7 +8,7 @@ are on one machine), each on an 8-byte boundary.
          0  +----------------------------------------------------------+
             | magic "mmapipc" + version | header size                  |
         16  | capacity                  | stream id                    |
-        32  | flags: 1 = persistent     |                              |
+        32  | flags: 1 = persistent     | owner: whose file, or 0      |
             |   written once, by the sender; magic + version last      |
        128  +----------------------------------------------------------+
             | write_seq                    written by the sender only  |
@@ -38,6 +38,10 @@ The two sequences count bytes since the start of the stream and never wrap (at
 "Calls" is what an end wants of its peer, which looks there after every counter
 that it stores: 1 = parked, wake me; 2 = the receiver left.
 
+A ring in a file of the user's has the same bytes; `owner` there stands for the
+channel's name, so that no other channel takes the file for its own.  While the
+sender prepares the file for a new stream, version is 0.
+
 Fields are read and written through `memoryview.cast("Q")`.  CPython moves
 such an item with one 8-byte `memcpy`, which compilers turn into a single
 aligned load or store, so nobody sees half a counter; `struct.pack_into("<Q")`
@@ -60,6 +64,7 @@ HEADER_SIZE = 4096
 
 # One word holds both, so that one store makes the header valid.
 _MAGIC = int.from_bytes(b"mmapipc" + bytes([VERSION]), sys.byteorder)
+_BEGUN = int.from_bytes(b"mmapipc\0", sys.byteorder)
 
 # Places of the fields, as indexes into the header seen as 64-bit words.
 MAGIC = 0 // 8
@@ -67,6 +72,7 @@ HEADER_BYTES = 8 // 8
 CAPACITY = 16 // 8
 STREAM_ID = 24 // 8
 FLAGS = 32 // 8
+OWNER = 40 // 8
 WRITE_SEQ = 128 // 8
 READ_SEQ = 256 // 8
 SENDER_STATE = 384 // 8
@@ -101,12 +107,24 @@ _LARGEST_PID = 2**32 - 1
 
 
 class Header:
-    """A copy of the fields that never change: `capacity` in bytes; `persistent` streams outlive their receivers."""
+    """A copy of the fields that never change.
 
-    def __init__(self, capacity: int, stream_id: int, persistent: bool) -> None:
+    `capacity` in bytes; `persistent` streams outlive their receivers; `owner`
+    is not 0 in a file of the user's.
+    """
+
+    def __init__(self, capacity: int, stream_id: int, persistent: bool, owner: int = 0) -> None:
         self.capacity = capacity
         self.stream_id = stream_id
         self.persistent = persistent
+        self.owner = owner
+
+
+def owner(name: str) -> int:
+    """What stands for the channel's name in a file of the user's."""
+    import zlib  # seldom needed
+
+    return 1 + zlib.crc32(name.encode("utf-8", "surrogatepass"))
 
 
 def initialise(words: memoryview, header: Header, pid: int) -> None:
@@ -115,6 +133,7 @@ def initialise(words: memoryview, header: Header, pid: int) -> None:
     words[CAPACITY] = header.capacity
     words[STREAM_ID] = header.stream_id
     words[FLAGS] = _PERSISTENT if header.persistent else 0
+    words[OWNER] = header.owner
     words[SENDER_PID] = pid
     words[SENDER_STATE] = OPEN
 
@@ -129,7 +148,22 @@ def complete(words: memoryview) -> None:
 
 def is_complete(words: memoryview) -> bool:
     """Whether the creator has got as far as the magic."""
-    return words[MAGIC] != 0
+    return words[MAGIC] not in (0, _BEGUN)
+
+
+def is_ours(words: memoryview) -> bool:
+    """Whether a file of the user's begins as a ring does, of any version, or as one that was just begun."""
+    return bytes(words[MAGIC].to_bytes(8, sys.byteorder))[:7] == b"mmapipc"
+
+
+def begin(words: memoryview) -> None:
+    """Prepare the header for a new stream; for who has both roles.
+
+    A process that dies in between leaves what the next one takes for its own.
+    """
+    words[MAGIC] = _BEGUN
+    for word in range(MAGIC + 1, len(words)):
+        words[word] = 0
 
 
 def validate(words: memoryview, name: str) -> Header:
@@ -140,7 +174,7 @@ def validate(words: memoryview, name: str) -> Header:
     """
     check_version(words, name)
     flags = words[FLAGS]
-    header = Header(words[CAPACITY], words[STREAM_ID], flags == _PERSISTENT)
+    header = Header(words[CAPACITY], words[STREAM_ID], flags == _PERSISTENT, words[OWNER])
     if words[HEADER_BYTES] != HEADER_SIZE or not 1 <= header.capacity <= LARGEST_CAPACITY:
         raise damaged(name, "impossible sizes")
     if flags not in (0, _PERSISTENT):

@@ -248,9 +248,11 @@ class Producer(Half):
         wait: Callable[[], bool],
         answer: Callable[[int], None],
         persistent: bool = False,
+        owner: int = 0,
     ) -> None:
         super().__init__(words, data, name, barrier=barrier, ordered=ordered, wait=wait, answer=answer)
         self._persistent = persistent
+        self._owner = owner
         self.deserted: Verdict | None = None
         self.owes = False
         self._acknowledged = 0
@@ -260,7 +262,7 @@ class Producer(Half):
 
     def create(self, stream_id: int, pid: int) -> None:
         """Write the header of a new stream into zeroed memory."""
-        layout.initialise(self._words, layout.Header(self._capacity, stream_id, self._persistent), pid)
+        layout.initialise(self._words, layout.Header(self._capacity, stream_id, self._persistent, self._owner), pid)
         # Whoever sees the magic sees all of the header.
         self._order()
         layout.complete(self._words)
@@ -496,16 +498,22 @@ class Consumer(Half):
         self.sequence, self._published = layout.load_sequences(words, self._capacity, name)
 
     @staticmethod
-    def attachable(words: memoryview, name: str, persistent: bool, stands: Stands) -> bool:
-        """Whether `words` is a live stream that wants a receiver; settles a dead predecessor.
+    def attachable(words: memoryview, name: str, persistent: bool, stands: Stands, kept: bool = False) -> bool:
+        """Whether `words` is a stream that wants a receiver; settles a dead predecessor.
 
-        That is one that no receiver has had, or a persistent one.  For the
-        holder of the receiver's role only.
+        That is a live one that no receiver has had, or that is persistent; and
+        when it is `kept` in a file, also one whose sender has gone, if there
+        is something that no receiver has had.  For the holder of the receiver's
+        role only.
         """
         receiver = layout.load_receiver_state(words, name)
         if receiver == layout.OPEN:
             words[layout.RECEIVER_STATE] = receiver = layout.DIED
         sender = layout.load_sender_state(words, name)
+        if kept:
+            # A stream whose end somebody has had is over, whoever has the sender's role.
+            untaken = receiver == layout.ABSENT or words[_READ_SEQ] != words[_WRITE_SEQ]
+            return untaken or (sender == layout.OPEN and stands())
         wanted = receiver == layout.ABSENT or persistent
         return wanted and sender in (layout.OPEN, layout.FINISHED) and stands()
 

@@ -60,40 +60,49 @@ TAKEN = {
 
 
 class Matrix(ChannelTest):
-    def exchange(self):
-        """The name is usable at once."""
-        with mmapipc.Sender(self.name, timeout=DEADLINE) as sender:
-            with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
-                sender.write(b"again")
-                self.assertEqual(receiver.read(9), b"again")
+    def kinds(self):
+        """Memory, a stream that outlives its receivers, one in a file: (persist, file)."""
+        return (False, None), (True, None), (True, str(self.folder / "ring"))
+
+    def exchange(self, file=None):
+        """The name is usable at once, and so is the file."""
+        for where in {None, file}:
+            with mmapipc.Sender(self.name, timeout=DEADLINE, file=where) as sender:
+                with mmapipc.Receiver(self.name, timeout=DEADLINE, file=where) as receiver:
+                    sender.write(b"again")
+                    self.assertEqual(receiver.read(9), b"again")
 
     def test_the_sender_is_killed(self):
-        for persist in (False, True):
+        for persist, file in self.kinds():
             for when, code in SENDER.items():
-                with self.subTest(when=when, persist=persist):
+                with self.subTest(when=when, persist=persist, file=file):
                     child = self.python(
-                        f"s = mmapipc.Sender(name, capacity={CAPACITY}, persist={persist})\n"
+                        f"s = mmapipc.Sender(name, capacity={CAPACITY}, persist={persist}, file={file!r})\n"
                         "def peer(n):\n"
                         "    say('take'); sys.stdin.readline()\n"
                         f"{code}\n",
                         stdin=subprocess.PIPE,
                     )
-                    if when == "before the peer attached":
+                    if when == "before the peer attached" and file is None:
                         self.assertEqual(child.line(), "there")
                         child.kill()
                         with self.assertRaises(mmapipc.ChannelTimeout):
                             mmapipc.Receiver(self.name, timeout=0.1)
                         self.exchange()
                         continue
-                    with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
+                    if when == "before the peer attached":
+                        self.assertEqual(child.line(), "there")
+                        child.kill()
+                    with mmapipc.Receiver(self.name, timeout=DEADLINE, file=file) as receiver:
                         got = 0
                         if when == "ring wrapped":
                             self.assertEqual(child.line(), "take")
                             while got < 70:
                                 got += len(receiver.read(70 - got))
                             child.feed(b"\n")
-                        self.assertEqual(child.line(), "there")
-                        child.kill()
+                        if when != "before the peer attached":
+                            self.assertEqual(child.line(), "there")
+                            child.kill()
                         whole = True
                         try:
                             while piece := receiver.read(17):
@@ -104,14 +113,16 @@ class Matrix(ChannelTest):
                     self.assertEqual(got, published)
                     if finished is not None:
                         self.assertEqual(whole, finished)
-                    self.exchange()
+                    self.exchange(file)
 
     def test_the_receiver_is_killed(self):
-        for persist in (False, True):
+        for persist, file in self.kinds():
             for when, code in RECEIVER.items():
-                with self.subTest(when=when, persist=persist):
-                    sender = mmapipc.Sender(self.name, capacity=CAPACITY, timeout=DEADLINE, persist=persist)
-                    child = self.python(f"r = mmapipc.Receiver(name)\n{code}\n", stdin=subprocess.PIPE)
+                with self.subTest(when=when, persist=persist, file=file):
+                    sender = mmapipc.Sender(
+                        self.name, capacity=CAPACITY, timeout=DEADLINE, persist=persist, file=file
+                    )
+                    child = self.python(f"r = mmapipc.Receiver(name, file={file!r})\n{code}\n", stdin=subprocess.PIPE)
                     sent = noise(CAPACITY)
                     sender.write(sent)
                     self.assertEqual(child.line(), "there")
@@ -122,8 +133,10 @@ class Matrix(ChannelTest):
                     if when == "finished but not drained":
                         sender.finish()
                     child.kill()
-                    if persist:
-                        self.continues(sender, sent, taken)
+                    if file is not None and taken == len(sent):
+                        sender.close()  # there is nothing for another receiver
+                    elif persist:
+                        self.continues(sender, sent, taken, file)
                     elif taken == len(sent):
                         sender.close()  # everything was taken: nothing is lost
                     else:
@@ -133,11 +146,13 @@ class Matrix(ChannelTest):
                             sender.close()
                         self.assertIn("bytes were not delivered", str(caught.exception))
                         sender.abort()
-                    self.exchange()
+                    self.exchange(file)
 
-    def continues(self, sender, sent, taken):
+    def continues(self, sender, sent, taken, file):
         """The next receiver gets the rest, from the first byte that was not acknowledged."""
-        with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
+        if file is not None:
+            sender.close()  # it may go before that
+        with mmapipc.Receiver(self.name, timeout=DEADLINE, file=file) as receiver:
             self.assertEqual(receiver.tell(), taken)
             got = b""
             while taken + len(got) < len(sent):
