@@ -206,7 +206,7 @@ class _End(io.RawIOBase):
     def _peer_stands(self) -> bool:
         memory = self._memory
         assert memory is not None
-        return _stands(memory, self._place, self._file, self._peer)
+        return memory.stands(self._peer) if self._file is None else _stands(self._words, self._place, self._peer)
 
     def _verdict_at_last(self, probe: bool) -> ring.Verdict | None:
         """The ring's verdict, or None while there is only to wait."""
@@ -375,7 +375,7 @@ class Sender(_End):
                 return True
             _check_owner(layout.validate(words, self._name), self._name, path)
             return not (
-                ring.Producer.settle(words, self._name) and platform.holder(self._place, self._peer) is not None
+                ring.Producer.settle(words, self._name) and _stands(words, self._place, self._peer)
             )
 
     def _check_delivered(self, memory: platform.Memory, path: str) -> None:
@@ -653,7 +653,9 @@ class Receiver(_End):
                     words,
                     self._name,
                     header.persistent,
-                    lambda: _stands(memory, self._place, self._file, self._peer),
+                    lambda: (
+                        memory.stands(self._peer) if self._file is None else _stands(words, self._place, self._peer)
+                    ),
                     kept=self._file is not None,
                 ):
                     return None
@@ -881,9 +883,15 @@ def _check_owner(header: layout.Header, name: str, path: str) -> None:
         raise LayoutError(f"{name}: {path} belongs to a channel of another name; use that name, or another path")
 
 
-def _stands(memory: platform.Memory, place: platform.Place, file: str | None, role: str) -> bool:
-    """Whether the role's holder lives.  In a file, who newly holds a role settles what was, see `ring`."""
-    return memory.stands(role) if file is None else platform.holder(place, role) is not None
+def _stands(words: memoryview, place: platform.Place, role: str) -> bool:
+    """Whether he who attached to a file in that role lives.
+
+    By the pid, when that is known: somebody else may have taken the role and
+    not yet said in the file that his predecessor died.
+    """
+    holder = platform.holder(place, role)
+    sender, receiver = layout.load_pids(words, place.name)
+    return holder is not None and holder in (0, sender if role == platform.SENDER else receiver)
 
 
 def _open_file(name: str, path: str, size: int = 0) -> platform.Memory:

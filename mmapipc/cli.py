@@ -106,15 +106,16 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="give up when the other end lets us wait for longer than this (default: wait)",
     )
-    common.add_argument(
+    kept = _Command(add_help=False)
+    kept.add_argument(
         "--file",
         dest="ring",
         metavar="PATH",
-        help="keep what is under way in the file PATH, where it outlives both processes; the same at both ends",
+        help="the ring is in the file PATH, where what is under way outlives both processes; the same at both ends",
     )
     send = commands.add_parser(
         "send",
-        parents=[common],
+        parents=[common, kept],
         help="send a file, or standard input, to a receiver",
         description="Send FILE, or standard input, to the receiver of the channel NAME, and wait until it has taken every byte.",
         epilog=_EXIT_CODES,
@@ -135,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     send.set_defaults(run=_send)
     receive = commands.add_parser(
         "receive",
-        parents=[common],
+        parents=[common, kept],
         help="receive into a file, or to standard output",
         description="Receive what the sender of the channel NAME sends, until the end of its stream.",
         epilog=_EXIT_CODES,
@@ -151,7 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     json.add_argument("--json", action="store_true", help="print JSON, for machines")
     inspect = commands.add_parser(
         "inspect",
-        parents=[named, json],
+        parents=[named, kept, json],
         help="show a channel, without disturbing it",
         description="Show the channel NAME: who is attached, what has passed and what is in flight.\n"
         "Nothing is claimed, written or held up by that.",
@@ -325,7 +326,7 @@ def _write(text: str) -> None:
 def _inspect(arguments: argparse.Namespace) -> None:
     from . import display, inspection
 
-    with contextlib.closing(inspection.Looker(arguments.name)) as looker:
+    with contextlib.closing(inspection.Looker(arguments.name, arguments.ring)) as looker:
         if arguments.watch:
             _watch(looker.watch(), arguments.json)
         else:

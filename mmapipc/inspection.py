@@ -6,12 +6,15 @@ is seen is a copy, each value of which was loaded once and checked.
 
 from __future__ import annotations
 
+import contextlib
+import mmap
+import os
 import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from . import layout, platform
-from .errors import LayoutError, MemoryRefused, NoChannel, RoleTaken
+from .errors import LayoutError, MemoryRefused, NoChannel, NoSuchMapping, RoleTaken
 
 _BETWEEN_LOOKS = 0.1  # seconds
 _LOOKS = 10  # at fields that do not fit each other, before they are called damaged
@@ -56,6 +59,7 @@ class Look(NamedTuple):
     sender: Side
     receiver: Side
     exists: bool  # whether there was anything of that name just afterwards
+    in_file: bool = False  # of the user's, where it stays
 
     @property
     def status(self) -> str:
@@ -68,6 +72,8 @@ class Look(NamedTuple):
             return "starting"
         if self.receiver.waiting is not None:
             return "no sender"
+        if self.in_file:
+            return "kept" if self.stream is not None and self.stream.in_flight else "drained"
         return "stale" if self.exists else "ended"
 
     @property
@@ -100,9 +106,10 @@ class Look(NamedTuple):
 class Looker:
     """Looks at one channel, as often as wanted."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, file: str | None = None) -> None:
         self._place = platform.place(name)
-        self._memory: platform.Observed | None = None
+        self._file = None if file is None else os.path.abspath(file)
+        self._memory: platform.Observed | _InFile | None = None
 
     def look(self) -> Look:
         """Look once.  A stream, once seen, is looked at to its end, also when its name is gone.
@@ -112,7 +119,8 @@ class Looker:
         """
         look = self._look()
         if look.stream is None and not look.exists:
-            raise NoChannel(f"{self._place.name}: there is no channel of that name")
+            where = "of that name" if self._file is None else f"in {self._file}"
+            raise NoChannel(f"{self._place.name}: there is no channel {where}")
         return look
 
     def watch(self) -> Iterator[Look]:
@@ -134,9 +142,9 @@ class Looker:
             self._memory.close()
             self._memory = None
 
-    def _observe(self) -> platform.Observed | None:
+    def _observe(self) -> platform.Observed | _InFile | None:
         """The memory: the one place that gets it."""
-        return platform.observe(self._place)
+        return platform.observe(self._place) if self._file is None else _InFile.open(self._place, self._file)
 
     def _look(self) -> Look:
         place = self._place
@@ -151,11 +159,56 @@ class Looker:
             self.close()
             seen = None, _nobody(holders[0]), _nobody(holders[1])
         stream, sender, receiver = seen
-        return Look(place.name, place.location, stream, sender, receiver, platform.exists(place))
+        if self._file is None:
+            return Look(place.name, place.location, stream, sender, receiver, platform.exists(place))
+        return Look(place.name, self._file, stream, sender, receiver, os.path.exists(self._file), in_file=True)
+
+
+class _InFile:
+    """A file of the user's, to be looked at only."""
+
+    def __init__(self, place: platform.Place, memory: platform.Memory) -> None:
+        self._place = place
+        self._memory = memory
+
+    @classmethod
+    def open(cls, place: platform.Place, path: str) -> _InFile | None:
+        """Open the file; None when there is none.  Raises LayoutError when it is of another kind."""
+        try:
+            memory = platform.open_file(None, path, layout.HEADER_SIZE, create=False, writable=False)[0]
+        except NoSuchMapping:
+            return None
+        opened = cls(place, memory)
+        with opened.look(layout.HEADER_SIZE) as octets, octets.cast("Q") as words:
+            ours = layout.is_ours(words)
+        if not ours:
+            opened.close()
+            raise LayoutError(f"{place.name}: {path} is a file of another kind")
+        return opened
+
+    def has(self, length: int) -> bool:
+        """Whether the file has as many bytes."""
+        return self._memory.size() >= length
+
+    fits = has  # it may have had a larger ring before
+
+    @contextlib.contextmanager
+    def look(self, length: int) -> Iterator[memoryview]:
+        """A read-only view of the first `length` bytes."""
+        with self._memory.map(length, access=mmap.ACCESS_READ) as page, memoryview(page) as view:
+            yield view
+
+    def stands(self, role: str) -> bool:
+        """Whether somebody has that role."""
+        return platform.holder(self._place, role) is not None
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._memory.close()
 
 
 def _read(
-    memory: platform.Observed, name: str, senders: int | None, receivers: int | None
+    memory: platform.Observed | _InFile, name: str, senders: int | None, receivers: int | None
 ) -> tuple[Stream | None, Side, Side] | None:
     """What the memory says, given the roles' holders; None when its creator has not completed the header."""
     if not memory.has(layout.HEADER_SIZE):

@@ -1,7 +1,9 @@
 """Channels whose ring is in a file of the user's: what is under way outlives both processes."""
 
+import json
 import os
 import subprocess
+import sys
 import unittest
 from pathlib import Path
 
@@ -252,3 +254,40 @@ r.close()
         with self.sender() as sender:
             sender.write(b"new")
         self.assertEqual(self.drain(), b"new")
+
+
+class Inspect(FileChannelTest):
+    def inspect(self, *arguments):
+        return self.start([sys.executable, "-m", "mmapipc", "inspect", self.name, "--file", self.path, *arguments]).end()
+
+    def facts(self):
+        code, out, err = self.inspect("--json")
+        self.assertEqual((code, err), (0, ""))
+        return json.loads(out)
+
+    def test_a_life(self):
+        code, _, err = self.inspect()
+        self.assertEqual(code, 1)
+        self.assertIn(self.path, err)
+        with self.sender(capacity=100) as sender:
+            sender.write(b"hello")
+            facts = self.facts()
+            self.assertEqual((facts["location"], facts["status"], facts["written"]), (self.path, "no receiver", 5))
+            self.assertEqual((facts["sender"]["pid"], facts["sender"]["claimed"]), (os.getpid(), True))
+        before = Path(self.path).read_bytes()
+        facts = self.facts()
+        self.assertEqual((facts["status"], facts["in_flight"], facts["capacity"]), ("kept", 5, 100))
+        self.assertEqual((facts["sender"]["state"], facts["sender"]["claimed"]), ("finished", False))
+        self.assertIn(b"kept", self.inspect("--watch")[1])
+        self.assertEqual(Path(self.path).read_bytes(), before)
+        self.assertEqual(self.drain(), b"hello")
+        self.assertEqual(self.facts()["status"], "drained")
+
+    def test_what_is_not_a_ring(self):
+        for content in (b"", b"x", b"text\n" * 2000):
+            Path(self.path).write_bytes(content)
+            code, out, err = self.inspect()
+            self.assertEqual((code, out), (1, b""))
+            self.assertIn(self.path, err)
+            self.assertNotIn("Traceback", err)
+            self.assertEqual(Path(self.path).read_bytes(), content)

@@ -35,6 +35,7 @@ class Stream:
         end="finish",
         ordered=True,
         persistent=False,
+        kept=False,
         parking=False,
         producer=Producer,
         consumer=Consumer,
@@ -134,6 +135,8 @@ class Stream:
                 return "aborted"
             end.finish()
             answer()
+            if self.kept:
+                return "kept"
             found = wait_until_delivered()
             if not end.in_flight and end.receivers:
                 return "delivered"
@@ -152,7 +155,9 @@ class Stream:
             magic, claim, state = words[layout.MAGIC], machine.load(SENDER_CLAIM), words[layout.SENDER_STATE]
             if magic:
                 layout.validate(words, "x")
-                if self.consumer.attachable(words, "x", self.persistent, lambda: machine.stands(SENDER_CLAIM)):
+                if self.consumer.attachable(
+                    words, "x", self.persistent, lambda: machine.stands(SENDER_CLAIM), kept=self.kept
+                ):
                     break
             if not machine.block_for_a_while(
                 (layout.MAGIC, magic), (SENDER_CLAIM, claim), (layout.SENDER_STATE, state)
@@ -247,6 +252,8 @@ class Stream:
             raise Violation("the sender waits for a receiver that is gone")
         if sent == "delivered" and len(safe) < len(self.payload) and not self.deaths_lose(outcome):
             raise Violation(f"delivered, but only {safe!r} is safe")
+        if sent == "kept" and not outcome.dead[-1] and safe != self.payload:
+            raise Violation(f"kept, and only {safe!r} got out")
         if sent == "delivered" and acknowledged != len(self.payload):
             raise Violation(f"delivered, but {acknowledged} are acknowledged")
         if sent in (Verdict.GAVE_UP, Verdict.DIED):
@@ -312,6 +319,10 @@ class Interleavings(unittest.TestCase):
 
     def test_a_persistent_stream_and_its_receivers(self):
         self.explore(Stream(2, (2,), persistent=True, safe=True), receivers=2, deaths=(1,))
+
+    def test_a_stream_that_is_kept_outlives_its_sender(self):
+        for receivers, deaths in ((1, (0,)), (2, (1,))):
+            self.explore(Stream(2, (2, 1), persistent=True, safe=True, kept=True), receivers=receivers, deaths=deaths)
 
     def test_a_second_receiver_does_not_revive_the_first(self):
         self.explore(Stream(1, (1, 1), safe=True), receivers=2, deaths=(1,))
@@ -415,7 +426,7 @@ class AcknowledgesBeforeItIsSafe(Consumer):
 
 class DoesNotSettle(Consumer):
     @staticmethod
-    def attachable(words, name, persistent, stands):
+    def attachable(words, name, persistent, stands, kept=False):
         receiver = layout.load_receiver_state(words, name)
         return receiver == layout.ABSENT and stands()
 
@@ -424,6 +435,12 @@ class DoesNotSettleADeadSender(Producer):
     @staticmethod
     def settle(words, name):
         return layout.load_receiver_state(words, name) == layout.OPEN
+
+
+class WantsALiveSender(Consumer):
+    @staticmethod
+    def attachable(words, name, persistent, stands, kept=False):
+        return Consumer.attachable(words, name, persistent, stands)
 
 
 class StartsAgainAtZero(Consumer):
@@ -489,6 +506,11 @@ FAULTS = (
         "a second receiver starts again at zero",
         Stream(1, (1, 1), persistent=True, safe=True, consumer=StartsAgainAtZero),
         {"receivers": 2, "deaths": (1,)},
+    ),
+    (
+        "a stream that is kept is not taken without its sender",
+        Stream(2, (2,), persistent=True, safe=True, kept=True, consumer=WantsALiveSender),
+        {},
     ),
     ("an abort is taken for an end", Stream(2, (1,), end="abort", consumer=TakesAnAbortForAnEnd), {}),
     ("the header is shown before it is whole", Stream(1, (1,), producer=ShowsTheHeaderTooEarly), {}),
