@@ -175,16 +175,19 @@ class _InFile:
     def open(cls, place: platform.Place, path: str) -> _InFile | None:
         """Open the file; None when there is none.  Raises LayoutError when it is of another kind."""
         try:
-            memory = platform.open_file(None, path, layout.HEADER_SIZE, create=False, writable=False)[0]
+            memory = platform.open_file(None, path, 0, create=False, writable=False)[0]
         except NoSuchMapping:
             return None
         opened = cls(place, memory)
-        with opened.look(layout.HEADER_SIZE) as octets, octets.cast("Q") as words:
-            ours = layout.is_ours(words)
-        if not ours:
-            opened.close()
+        try:
+            if opened.has(layout.HEADER_SIZE):
+                with opened.look(layout.HEADER_SIZE) as octets, octets.cast("Q") as words:
+                    if layout.is_ours(words):
+                        return opened
             raise LayoutError(f"{place.name}: {path} is a file of another kind")
-        return opened
+        except BaseException:
+            opened.close()
+            raise
 
     def has(self, length: int) -> bool:
         """Whether the file has as many bytes."""
