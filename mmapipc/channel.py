@@ -96,6 +96,8 @@ class _End(io.RawIOBase):
         self._timeout = timeout
         # A process may change its directory.
         self._file = None if file is None else os.path.abspath(os.fsdecode(file))
+        if self._file is not None:
+            self._place = self._place.in_file(self._file)
         self._closed_message = f"{name}: I/O operation on closed channel"
 
     @property
@@ -334,29 +336,30 @@ class Sender(_End):
     def _take_file(self, path: str, capacity: int) -> bool | None:
         """Begin a stream in the file; None while a receiver is attached to an earlier one."""
         size = layout.HEADER_SIZE + capacity
-        try:
-            memory = _open_file(self._name, path)
-        except (NoSuchMapping, InvalidSize):
-            memory = _open_file(self._name, path, size)
-            with _words(memory) as words:
-                layout.begin(words)  # from now on it is ours, also if we have to wait
+        owner = layout.owner(self._name)
+        with _naming(self._name):
+            platform.mark(platform.Place(path, path), layout.BEGUN_MARK)
+        memory = _open_file(self._name, path)
         try:
             if not self._settle_file(memory, path):
                 return None
+            if memory.size() < size:
+                # Before the other role is taken, for it can last.
+                larger = _open_file(self._name, path, size)
+                memory.close()
+                memory = larger
             # For this moment nobody may attach: receivers do it with their role.
             try:
                 other = platform.claim(self._place, self._peer)
             except RoleTaken:
                 return None
             try:
-                self._check_delivered(memory, path)
-                if memory.size() < size:
-                    memory.close()
-                    memory = _open_file(self._name, path, size)
                 with _words(memory) as words:
-                    layout.begin(words)
+                    layout.begin(words, owner)
                 self._map(memory, capacity)
-                self._begin(layout.owner(self._name))
+                # Or the disk might go on having the end of the stream before, with bytes of this one.
+                self._flush()
+                self._begin(owner)
             finally:
                 other.release()
             return True
@@ -365,30 +368,28 @@ class Sender(_End):
                 memory.close()
 
     def _settle_file(self, memory: platform.Memory, path: str) -> bool:
-        """Check that the file is ours, and end what a dead sender left; return whether no receiver is attached."""
-        if memory.size() < layout.HEADER_SIZE:
+        """Check that the file can be used, and end what a dead sender left; return whether no receiver is attached.
+
+        From then on only receivers change it, and they make its bytes fewer.
+        """
+        if not _is_ring(memory):
             raise _not_a_ring(self._name, path)
+        if memory.size() < layout.HEADER_SIZE:
+            return True
         with _words(memory) as words:
-            if not layout.is_ours(words):
-                raise _not_a_ring(self._name, path)
+            _check_owner(words, self._name, path)
             if not layout.is_complete(words):
                 return True
-            _check_owner(layout.validate(words, self._name), self._name, path)
-            return not (
-                ring.Producer.settle(words, self._name) and _stands(words, self._place, self._peer)
-            )
-
-    def _check_delivered(self, memory: platform.Memory, path: str) -> None:
-        with _words(memory) as words:
-            if not layout.is_complete(words):
-                return
             header = layout.validate(words, self._name)
+            if ring.Producer.settle(words, self._name) and _stands(words, self._place, self._peer):
+                return False
             read, write = layout.load_sequences(words, header.capacity, self._name)
-            if read != write:
-                raise Undelivered(
-                    f"{self._name}: {path} has {write - read} bytes of an earlier stream that no receiver has taken; "
-                    "receive them, or remove the file"
-                )
+        if read != write:
+            raise Undelivered(
+                f"{self._name}: {path} has {write - read} bytes of an earlier stream that no receiver has taken; "
+                "receive them, or remove the file"
+            )
+        return True
 
     def _take_over(self, probe: bool) -> bool | None:
         """End and remove what an earlier sender left; None while a receiver is attached to it."""
@@ -623,6 +624,7 @@ class Receiver(_End):
     _kept = b""  # acknowledged, and not yet given to anybody
 
     _refused_since: float | None = None
+    _refusal: RoleTaken | None = None
 
     def __init__(
         self, name: str, timeout: float | None = None, *, file: str | os.PathLike[str] | None = None
@@ -633,6 +635,8 @@ class Receiver(_End):
             self._claim = platform.claim(self._place, self._role)
         with self._leaving_on_error():
             if not waiting.until(attach, timeout):
+                if self._refusal is not None:
+                    raise self._refusal
                 raise ChannelTimeout(f"{name}: no sender came for {timeout:g} s; start one or wait longer")
         # One call less on the hot path; the method below has the description.
         self.readinto = self._end.readinto  # type: ignore[method-assign]
@@ -648,7 +652,7 @@ class Receiver(_End):
                     return None
                 words, header = found
                 if self._file is not None:
-                    _check_owner(header, self._name, self._file)
+                    _check_owner(words, self._name, self._file)
                 if not ring.Consumer.attachable(
                     words,
                     self._name,
@@ -676,7 +680,8 @@ class Receiver(_End):
         """As `_attach`, with the role taken for the look: a sender needs it to begin a stream in the file."""
         try:
             self._claim = platform.claim(self._place, self._role)
-        except RoleTaken:
+        except RoleTaken as refusal:
+            self._refusal = refusal
             # Another that looks has it for a moment, one that is attached for long.
             now = time.perf_counter()
             if self._refused_since is None:
@@ -684,7 +689,7 @@ class Receiver(_End):
             if now - self._refused_since > _LOOKING:
                 raise
             return None
-        self._refused_since = None
+        self._refused_since = self._refusal = None
         if self._attach(probe):
             return True
         claim, self._claim = self._claim, None
@@ -696,15 +701,9 @@ class Receiver(_End):
             memory = _open_file(self._name, path)
         except (NoSuchMapping, InvalidSize):
             return None
-        try:
-            if memory.size() < layout.HEADER_SIZE:
-                raise _not_a_ring(self._name, path)
-            with _words(memory) as words:
-                if not layout.is_ours(words) and words[layout.MAGIC]:
-                    raise _not_a_ring(self._name, path)
-        except BaseException:
+        if not _is_ring(memory):
             memory.close()
-            raise
+            raise _not_a_ring(self._name, path)
         return memory
 
     def _wait(self) -> bool:
@@ -878,8 +877,16 @@ def _not_a_ring(name: str, path: str) -> LayoutError:
     return LayoutError(f"{name}: {path} is a file of another kind, and left as it is; use another path")
 
 
-def _check_owner(header: layout.Header, name: str, path: str) -> None:
-    if header.owner != layout.owner(name):
+def _is_ring(memory: platform.Memory) -> bool:
+    """Whether a file of the user's begins as a ring does."""
+    if memory.size() < len(layout.BEGUN_MARK):
+        return False
+    with memory.map(len(layout.BEGUN_MARK)) as octets:
+        return layout.is_ours(octets[:])
+
+
+def _check_owner(words: memoryview, name: str, path: str) -> None:
+    if layout.owner_of(words) not in (0, layout.owner(name)):
         raise LayoutError(f"{name}: {path} belongs to a channel of another name; use that name, or another path")
 
 
@@ -894,13 +901,20 @@ def _stands(words: memoryview, place: platform.Place, role: str) -> bool:
     return holder is not None and holder in (0, sender if role == platform.SENDER else receiver)
 
 
-def _open_file(name: str, path: str, size: int = 0) -> platform.Memory:
-    """Open a file of the user's for a ring; with a size make it, or extend it."""
+@contextlib.contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Let an error about a file name the channel too."""
     try:
-        return platform.open_file(None, path, size, create=size > 0, writable=True)[0]
+        yield
     except ChannelError as error:
         error.args = (f"{name}: {error}",)
         raise
+
+
+def _open_file(name: str, path: str, size: int = 0) -> platform.Memory:
+    """Open a file of the user's for a ring; with a size extend it."""
+    with _naming(name):
+        return platform.open_file(None, path, size, create=size > 0, writable=True)[0]
 
 
 def _check_positive(n: int) -> None:

@@ -79,7 +79,8 @@ class _Command(argparse.ArgumentParser):
     _asked = False
 
     def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
-        if self._asked:
+        # It would forget that nothing behind "--" is an option.
+        if self._asked or (args is not None and "--" in args):
             return super().parse_known_args(args, namespace)
         self._asked = True
         try:
@@ -111,7 +112,8 @@ def _parser() -> argparse.ArgumentParser:
         "--file",
         dest="ring",
         metavar="PATH",
-        help="the ring is in the file PATH, where what is under way outlives both processes; the same at both ends",
+        help="the ring is in the file PATH, where what is under way outlives both processes; the same at both ends; "
+        "the sender then waits only until the disk has what it sent",
     )
     send = commands.add_parser(
         "send",
@@ -212,13 +214,14 @@ def _raw(stream: object, what: str) -> io.RawIOBase:
 
 
 @contextlib.contextmanager
-def _source(path: str | None) -> Iterator[tuple[io.RawIOBase, str]]:
+def _source(path: str | None, ring: str | None) -> Iterator[tuple[io.RawIOBase, str]]:
     if path is None:
         yield _raw(sys.stdin, "standard input"), "standard input"
         return
     with _trouble_with(path):
         file = open(path, "rb", buffering=0)
     with file:
+        _refuse_ring(file, path, ring)
         yield file, path
 
 
@@ -248,9 +251,17 @@ def _enlarge(file: io.RawIOBase) -> None:
         platform.enlarge_pipe(file.fileno(), _PIECE)
 
 
+def _refuse_ring(file: io.RawIOBase, what: str, ring: str | None) -> None:
+    """What is moved must not be the file that it is moved through."""
+    if ring is not None and os.path.exists(ring):
+        with _trouble_with(what):
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(ring)):
+                raise _FileTrouble(f"{what}: is the file of the ring; name another one")
+
+
 def _send(arguments: argparse.Namespace) -> None:
     with (
-        _source(arguments.file) as (source, what),
+        _source(arguments.file, arguments.ring) as (source, what),
         _TellingSender(
             arguments.name, arguments.capacity, arguments.timeout, persist=arguments.persist, file=arguments.ring
         ) as sender,
@@ -261,7 +272,7 @@ def _send(arguments: argparse.Namespace) -> None:
 
 
 @contextlib.contextmanager
-def _sink(path: str | None) -> Iterator[tuple[io.RawIOBase, str]]:
+def _sink(path: str | None, ring: str | None) -> Iterator[tuple[io.RawIOBase, str]]:
     if path is None:
         yield _raw(sys.stdout, "standard output"), "standard output"
         return
@@ -269,6 +280,7 @@ def _sink(path: str | None) -> Iterator[tuple[io.RawIOBase, str]]:
     with _trouble_with(path):
         file = open(os.open(path, flags, 0o666), "wb", buffering=0)
     try:
+        _refuse_ring(file, path, ring)
         yield file, path
     finally:
         # Some file systems say only now that they are full.
@@ -295,7 +307,7 @@ def _place(sink: io.RawIOBase, path: str, position: int, resume: bool) -> None:
 
 def _receive(arguments: argparse.Namespace) -> None:
     with (
-        _sink(arguments.output) as (sink, what),
+        _sink(arguments.output, arguments.ring) as (sink, what),
         Receiver(arguments.name, arguments.timeout, file=arguments.ring) as receiver,
     ):
         # Not before the stream is ours: another receiver may be writing there.

@@ -109,6 +109,8 @@ class Looker:
     def __init__(self, name: str, file: str | None = None) -> None:
         self._place = platform.place(name)
         self._file = None if file is None else os.path.abspath(file)
+        if self._file is not None:
+            self._place = self._place.in_file(self._file)
         self._memory: platform.Observed | _InFile | None = None
 
     def look(self) -> Look:
@@ -181,8 +183,8 @@ class _InFile:
         opened = cls(place, memory)
         try:
             if opened.has(layout.HEADER_SIZE):
-                with opened.look(layout.HEADER_SIZE) as octets, octets.cast("Q") as words:
-                    if layout.is_ours(words):
+                with opened.look(layout.HEADER_SIZE) as octets:
+                    if layout.is_ours(bytes(octets[:8])):
                         return opened
             raise LayoutError(f"{place.name}: {path} is a file of another kind")
         except BaseException:

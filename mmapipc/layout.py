@@ -40,7 +40,10 @@ that it stores: 1 = parked, wake me; 2 = the receiver left.
 
 A ring in a file of the user's has the same bytes; `owner` there stands for the
 channel's name, so that no other channel takes the file for its own.  While the
-sender prepares the file for a new stream, version is 0.
+sender prepares the file for a new stream, version is 0.  That is on the disk
+before the first byte of the stream can be, and its last byte is there before
+the mark of its end: so, whatever pages a power cut leaves out, no end is read
+that does not belong to the bytes before it.
 
 Fields are read and written through `memoryview.cast("Q")`.  CPython moves
 such an item with one 8-byte `memcpy`, which compilers turn into a single
@@ -64,7 +67,10 @@ HEADER_SIZE = 4096
 
 # One word holds both, so that one store makes the header valid.
 _MAGIC = int.from_bytes(b"mmapipc" + bytes([VERSION]), sys.byteorder)
-_BEGUN = int.from_bytes(b"mmapipc\0", sys.byteorder)
+
+# What a file begins with from the moment on in which it is made for a ring.
+BEGUN_MARK = b"mmapipc\0"
+_BEGUN = int.from_bytes(BEGUN_MARK, sys.byteorder)
 
 # Places of the fields, as indexes into the header seen as 64-bit words.
 MAGIC = 0 // 8
@@ -151,19 +157,27 @@ def is_complete(words: memoryview) -> bool:
     return words[MAGIC] not in (0, _BEGUN)
 
 
-def is_ours(words: memoryview) -> bool:
+def is_ours(beginning: bytes) -> bool:
     """Whether a file of the user's begins as a ring does, of any version, or as one that was just begun."""
-    return bytes(words[MAGIC].to_bytes(8, sys.byteorder))[:7] == b"mmapipc"
+    return beginning[:7] == BEGUN_MARK[:7]
 
 
-def begin(words: memoryview) -> None:
-    """Prepare the header for a new stream; for who has both roles.
+def begin(words: memoryview, owner: int) -> None:
+    """Prepare the header for a new stream of that owner; for who has both roles.
 
     A process that dies in between leaves what the next one takes for its own.
     """
     words[MAGIC] = _BEGUN
+    words[OWNER] = owner
     for word in range(MAGIC + 1, len(words)):
-        words[word] = 0
+        if word != OWNER:
+            words[word] = 0
+
+
+def owner_of(words: memoryview) -> int:
+    """Whose file it is, also when the header is only begun; 0 when that is not said."""
+    found: int = words[OWNER]
+    return found
 
 
 def validate(words: memoryview, name: str) -> Header:
@@ -251,4 +265,4 @@ def load_moving_sequences(words: memoryview, capacity: int, name: str) -> tuple[
 
 def damaged(name: str, what: str) -> LayoutError:
     """The error for a field that no correct peer can have written."""
-    return LayoutError(f"{name}: the channel's memory is damaged ({what}); start the stream again")
+    return LayoutError(f"{name}: the channel's memory is damaged ({what}); start the stream again, or remove the file that it is in")

@@ -511,8 +511,9 @@ class Consumer(Half):
             words[layout.RECEIVER_STATE] = receiver = layout.DIED
         sender = layout.load_sender_state(words, name)
         if kept:
-            # A stream whose end somebody has had is over, whoever has the sender's role.
-            untaken = receiver == layout.ABSENT or words[_READ_SEQ] != words[_WRITE_SEQ]
+            # A stream whose end somebody has had is over, whoever has the
+            # sender's role.  Who died may not have had it.
+            untaken = receiver in (layout.ABSENT, layout.DIED) or words[_READ_SEQ] != words[_WRITE_SEQ]
             return untaken or (sender == layout.OPEN and stands())
         wanted = receiver == layout.ABSENT or persistent
         return wanted and sender in (layout.OPEN, layout.FINISHED) and stands()

@@ -197,6 +197,18 @@ class Endings(ChannelTest):
                 self.assertIn("mmapipc", err)
                 self.assertNotIn("Traceback", err)
 
+    def test_options_and_what_looks_like_them_anywhere(self):
+        sent = self.file(b"hello")
+        self.name = "-n"
+        sender = self.start([sys.executable, "-m", "mmapipc", "send", "--timeout", "60", "--", "-n", sent])
+        receiver = self.start([sys.executable, "-m", "mmapipc", "receive", "--timeout", "60", "--", "-n"])
+        self.assertEqual(receiver.end(), (0, b"hello", ""))
+        self.assertEqual(sender.end(), (0, b"", ""))
+        sender = self.start([sys.executable, "-m", "mmapipc", "send", "n", "--timeout", "60", sent])
+        receiver = self.start([sys.executable, "-m", "mmapipc", "receive", "--timeout", "60", "n"])
+        self.assertEqual(receiver.end(), (0, b"hello", ""))
+        self.assertEqual(sender.end(), (0, b"", ""))
+
     def test_help_tells_the_exit_codes(self):
         for arguments in (["--help"], ["send", "--help"], ["receive", "--help"]):
             code, out, err = self.start([sys.executable, "-m", "mmapipc", *arguments]).end()

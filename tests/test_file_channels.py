@@ -91,6 +91,26 @@ class Commands(FileChannelTest):
         self.assertEqual(self.drain(), b"abc")
 
 
+    def test_the_ring_is_not_what_is_moved(self):
+        Path(self.path).touch()
+        code, _, err = self.send("--file", self.path, self.path).end()
+        self.assertEqual(code, 1)
+        self.assertIn("the file of the ring", err)
+        self.assertEqual(self.send("--file", self.path, self.file(b"abc")).end()[0], 0)
+        code, _, err = self.receive("--file", self.path, "-o", self.path).end()
+        self.assertEqual(code, 1)
+        self.assertIn("the file of the ring", err)
+        self.assertEqual(self.drain(), b"abc")
+
+    def test_no_room_for_a_larger_ring(self):
+        self.assertEqual(self.send("--file", self.path, self.file(b"abc")).end()[0], 0)
+        self.assertEqual(self.drain(), b"abc")
+        code, _, err = self.send("--file", self.path, "--capacity", "4096TiB", self.file(b"x")).end()
+        self.assertEqual(code, 1)
+        self.assertNotIn("Traceback", err)
+        self.assertIn(self.path, err)
+
+
 class Files(FileChannelTest):
     def test_a_drained_file_is_used_again(self):
         for capacity in (100, 100, 70_000, 1, 5000):
@@ -108,9 +128,8 @@ class Files(FileChannelTest):
                 self.sender()
             self.assertIn(self.path, str(caught.exception))
             self.assertTrue(str(caught.exception).startswith(self.name))
-            if content[:8] != bytes(8):  # which may become a ring
-                with self.assertRaises(mmapipc.LayoutError):
-                    self.receiver(timeout=0)
+            with self.assertRaises(mmapipc.LayoutError):
+                self.receiver(timeout=0)
             self.assertEqual(Path(self.path).read_bytes(), content)
 
     def test_another_version_is_refused(self):
@@ -155,11 +174,29 @@ class Files(FileChannelTest):
         with open(self.path, "r+b") as file:
             file.seek(7)
             file.write(b"\0")
+        self.begins_anew()
+
+    def test_a_sender_that_was_killed_while_it_made_the_file(self):
+        for content in (b"", layout.BEGUN_MARK, layout.BEGUN_MARK + bytes(5000)):
+            Path(self.path).write_bytes(content)
+            self.begins_anew()
+
+    def begins_anew(self):
         with self.assertRaises(mmapipc.ChannelTimeout):
             self.receiver(timeout=0)
         with self.sender() as sender:
             sender.write(b"new")
         self.assertEqual(self.drain(), b"new")
+
+    def test_the_end_comes_also_to_the_successor_of_who_had_every_byte(self):
+        with self.sender() as sender:
+            sender.write(b"abc")
+        child = self.python(f"r = mmapipc.Receiver(name, file={self.path!r}); say(r.read(3)); sys.stdin.read()\n", stdin=-1)
+        self.assertEqual(child.line(), "b'abc'")
+        child.kill()
+        self.assertEqual(self.drain(), b"")
+        with self.assertRaises(mmapipc.ChannelTimeout):
+            self.receiver(timeout=0)
 
     def test_a_damaged_header(self):
         for word, value in (
@@ -201,11 +238,21 @@ class Roles(FileChannelTest):
             with self.assertRaises(mmapipc.RoleTaken):
                 self.sender()
             with self.receiver() as receiver:
-                with self.assertRaises(mmapipc.RoleTaken) as caught:
-                    self.receiver()
-                self.assertIn(f"pid {os.getpid()}", str(caught.exception))
+                for timeout in (0, 0.05, DEADLINE):
+                    with self.assertRaises(mmapipc.RoleTaken) as caught:
+                        self.receiver(timeout=timeout)
+                    self.assertIn(f"pid {os.getpid()}", str(caught.exception))
                 sender.write(b"abc")
                 self.assertEqual(receiver.read(9), b"abc")
+
+    def test_roles_are_those_of_the_file(self):
+        other = mmapipc.Sender(self.name, timeout=DEADLINE, file=self.path + "2")
+        with self.sender() as sender, self.receiver() as receiver, self.both() as (memory, reader):
+            other.write(b"other")
+            other.close()
+            sender.write(b"abc")
+            memory.write(b"xyz")
+            self.assertEqual((receiver.read(9), reader.read(9)), (b"abc", b"xyz"))
 
     def test_a_new_sender_waits_for_the_receiver_of_an_older_stream(self):
         with self.sender() as sender:

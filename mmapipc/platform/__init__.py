@@ -23,6 +23,8 @@ Two siblings with the same functions; this is the only place that chooses.
     0 is the file's own; with `create`, if `writable`, makes the file and
     extends it.  Returns (`Memory`, whether the name was new, without one
     whether the file was).
+`mark(file, beginning)`
+    Make a file of the user's, or take an empty one, and let it begin so.
 `sweep(place)`
     Remove what is left of a channel at which nobody is.
 `observe(place)`
@@ -63,6 +65,7 @@ of this very stream lives; whether somebody has the receiver's role) and
 
 import sys
 
+from ._files import mark
 from ._names import LONGEST_NAME, RECEIVER, SENDER, Place
 
 if sys.platform == "win32":
@@ -134,6 +137,7 @@ __all__ = [
     "futex",
     "holder",
     "join_fences",
+    "mark",
     "observe",
     "open_existing",
     "open_file",

@@ -82,5 +82,37 @@ def open_regular(file: Place, size: int, create: bool, writable: bool) -> tuple[
     return fd, wanted, made
 
 
+def mark(file: Place, beginning: bytes) -> None:
+    """Make the file, or take an empty one, and let it begin so; one that has bytes is left as it is.
+
+    A process that dies here leaves a file that is empty, or begins so.
+    """
+    flags = _FLAGS | os.O_RDWR | os.O_APPEND
+    made = False
+    try:
+        try:
+            fd = os.open(file.location, flags | os.O_CREAT | os.O_EXCL, 0o600)
+            made = True
+        except FileExistsError:
+            fd = os.open(file.location, flags)
+        try:
+            if os.fstat(fd).st_size == 0 and stat.S_ISREG(os.fstat(fd).st_mode):
+                os.write(fd, beginning)
+        finally:
+            os.close(fd)
+        if made:
+            # The disk is to know the file's name too, where a directory can be told to.
+            with contextlib.suppress(OSError):
+                directory = os.open(os.path.dirname(file.location) or ".", os.O_RDONLY)
+                try:
+                    os.fsync(directory)
+                finally:
+                    os.close(directory)
+    except OSError as error:
+        if error.errno in (errno.EISDIR, errno.ENXIO) or os.path.isdir(file.location):
+            raise _irregular(file) from None
+        raise refused(file, error) from None
+
+
 def _irregular(file: Place) -> NameTaken:
     return NameTaken(f"{_subject(file)} is not a regular file; use another path")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from ..errors import InvalidName, NameTaken
 
 SENDER = "sender"
@@ -22,6 +24,12 @@ class Place:
     def __init__(self, name: str, location: str) -> None:
         self.name = name
         self.location = location
+
+    def in_file(self, path: str) -> Place:
+        """Where the roles are of the channel of that name whose ring is in the file."""
+        import zlib  # seldom needed
+
+        return Place(self.name, self.of(f"file-{zlib.crc32(os.fsencode(os.path.realpath(path))):08x}"))
 
     def of(self, part: str) -> str:
         """The location of something that belongs to the channel.  `+` is in no encoded name."""
