@@ -176,6 +176,15 @@ class ChannelTest(unittest.TestCase):
             sender.abort()
 
 
+    def exchange(self, file: str | None = None) -> None:
+        """The name works as if nothing had been, and so does the file."""
+        for where in {None, file}:
+            with mmapipc.Sender(self.name, timeout=DEADLINE, file=where) as sender:
+                with mmapipc.Receiver(self.name, timeout=DEADLINE, file=where) as receiver:
+                    sender.write(b"again")
+                    self.assertEqual(receiver.read(9), b"again")
+
+
 class Background(threading.Thread):
     """A thread whose result, or exception, is had from `result()`."""
 

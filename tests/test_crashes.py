@@ -64,14 +64,6 @@ class Matrix(ChannelTest):
         """Memory, a stream that outlives its receivers, one in a file: (persist, file)."""
         return (False, None), (True, None), (True, str(self.folder / "ring"))
 
-    def exchange(self, file=None):
-        """The name is usable at once, and so is the file."""
-        for where in {None, file}:
-            with mmapipc.Sender(self.name, timeout=DEADLINE, file=where) as sender:
-                with mmapipc.Receiver(self.name, timeout=DEADLINE, file=where) as receiver:
-                    sender.write(b"again")
-                    self.assertEqual(receiver.read(9), b"again")
-
     def test_the_sender_is_killed(self):
         for persist, file in self.kinds():
             for when, code in SENDER.items():

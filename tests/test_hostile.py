@@ -582,13 +582,6 @@ for line in sys.stdin:
                 self.assertEqual(peer.line(), "gone")
 
 
-def exchange(test: ChannelTest) -> None:
-    """The name works as if nothing had been."""
-    with test.both(timeout=DEADLINE) as (sender, receiver):
-        sender.write(b"again")
-        test.assertEqual(receiver.read(9), b"again")
-
-
 class Damage(ChannelTest):
     def test_the_name_is_usable_after_both_have_left(self):
         with self.both(capacity=5, timeout=0) as (sender, receiver):
@@ -601,7 +594,7 @@ class Damage(ChannelTest):
                         use()
                 sender.abort()
                 receiver.close()
-        exchange(self)
+        self.exchange()
 
 
 @unittest.skipIf(WINDOWS, "POSIX only: files in a directory")
@@ -633,7 +626,7 @@ class Files(ChannelTest):
             with self.assertRaises(mmapipc.ChannelTimeout):
                 mmapipc.Receiver(self.name, timeout=0)
             self.put(self.stream(10)[:size])
-            exchange(self)
+            self.exchange()
 
     def test_a_ring_shorter_or_longer_than_the_header_says(self):
         import fcntl
@@ -647,7 +640,7 @@ class Files(ChannelTest):
                 with self.assertRaisesRegex(mmapipc.LayoutError, "capacity 5000 does not fit"):
                     mmapipc.Receiver(self.name, timeout=0)
             # A sender does not need the ring of a dead one.
-            exchange(self)
+            self.exchange()
 
     def test_half_made(self):
         good = self.stream(10)
@@ -655,7 +648,7 @@ class Files(ChannelTest):
             self.put(content)
             with self.assertRaises(mmapipc.ChannelTimeout):
                 mmapipc.Receiver(self.name, timeout=0)
-            exchange(self)
+            self.exchange()
 
     def obstacles(self, place: str) -> Iterator[str]:
         """One after the other, something in that place; and what is said of it."""

@@ -77,12 +77,6 @@ class InspectionTest(ChannelTest):
         memory.close()
         return header
 
-    def exchange(self) -> None:
-        """The name works as if nothing had been."""
-        with self.both() as (sender, receiver):
-            sender.write(b"again")
-            self.assertEqual(receiver.read(9), b"again")
-
     def leftovers(self) -> None:
         """What two killed processes leave; on Windows, nothing."""
         sender, receiver = self.child(SENDS, "up"), self.child(READS, "300")
