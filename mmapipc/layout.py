@@ -199,7 +199,7 @@ def validate(words: memoryview, name: str) -> Header:
 def check_version(words: memoryview, name: str) -> None:
     """LayoutError when the memory is no channel at all, or one of another version."""
     magic = words[MAGIC].to_bytes(8, sys.byteorder)
-    if magic[:7] != b"mmapipc":
+    if not is_ours(magic):
         raise LayoutError(f"{name}: the memory of that name is not an mmapipc channel; use another name or remove it")
     if magic[7] != VERSION:
         raise LayoutError(

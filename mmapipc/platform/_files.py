@@ -61,9 +61,7 @@ def open_regular(file: Place, size: int, create: bool, writable: bool) -> tuple[
         advice = "" if makes else "; make it, or give a size, create=True and access='write'"
         raise NoSuchMapping(f"{_subject(file)} {error.strerror}{advice}") from None
     except OSError as error:
-        if error.errno in (errno.EISDIR, errno.ENXIO) or os.path.isdir(path):
-            raise _irregular(file) from None
-        raise refused(file, error, writable) from None
+        raise _not_opened(file, error, writable) from None
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
@@ -96,7 +94,8 @@ def mark(file: Place, beginning: bytes) -> None:
         except FileExistsError:
             fd = os.open(file.location, flags)
         try:
-            if os.fstat(fd).st_size == 0 and stat.S_ISREG(os.fstat(fd).st_mode):
+            status = os.fstat(fd)
+            if status.st_size == 0 and stat.S_ISREG(status.st_mode):
                 os.write(fd, beginning)
         finally:
             os.close(fd)
@@ -109,9 +108,13 @@ def mark(file: Place, beginning: bytes) -> None:
                 finally:
                     os.close(directory)
     except OSError as error:
-        if error.errno in (errno.EISDIR, errno.ENXIO) or os.path.isdir(file.location):
-            raise _irregular(file) from None
-        raise refused(file, error) from None
+        raise _not_opened(file, error) from None
+
+
+def _not_opened(file: Place, error: OSError, writable: bool = False) -> ChannelError:
+    if error.errno in (errno.EISDIR, errno.ENXIO) or os.path.isdir(file.location):
+        return _irregular(file)
+    return refused(file, error, writable)
 
 
 def _irregular(file: Place) -> NameTaken:

@@ -335,12 +335,13 @@ class Memory:
 
     def map(self, length: int, offset: int = 0, access: int = mmap.ACCESS_WRITE) -> mmap.mmap:
         """Map `length` bytes; MappingTooSmall when there are fewer."""
-        if self.size() < offset + length:
-            raise MappingTooSmall(
-                f"{self._place.name}: {self._place.location} is shorter than {offset + length} bytes; ask for fewer"
-            )
         try:
             return mmap.mmap(self._fd, length, access=access, offset=offset)
+        except ValueError:
+            # It compares with the file's size: beyond its end a load is a SIGBUS.
+            raise MappingTooSmall(
+                f"{self._place.name}: {self._place.location} is shorter than {offset + length} bytes; ask for fewer"
+            ) from None
         except OSError as error:
             raise _refused(self._place.name, self._place.location, error) from None
 
@@ -544,14 +545,7 @@ class Observed(Memory):
     @contextlib.contextmanager
     def look(self, length: int) -> Iterator[memoryview]:
         """A read-only view of the first `length` bytes; MappingTooSmall when there are fewer."""
-        # Beyond the end of a file a load is a SIGBUS, so `mmap` compares once more.
-        try:
-            page = mmap.mmap(self._fd, length, access=mmap.ACCESS_READ)
-        except ValueError:
-            raise MappingTooSmall(f"{self._place.name}: {self._place.location} is shorter than a channel") from None
-        except OSError as error:
-            raise _refused(self._place.name, self._place.location, error) from None
-        with page, memoryview(page) as view:
+        with self.map(length, access=mmap.ACCESS_READ) as page, memoryview(page) as view:
             yield view
 
 

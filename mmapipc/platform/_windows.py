@@ -301,14 +301,11 @@ class Memory:
 
     def fits(self, length: int) -> bool:
         """Whether the object has this many bytes, without a file rounded up to whole pages."""
-        return self.size() == (length if self._fd >= 0 else -(-length // mmap.PAGESIZE) * mmap.PAGESIZE)
+        return self.size() == (length if self._fd >= 0 else _in_pages(length))
 
     def observe(self) -> Observed:
         """Map all of it, to be looked at only."""
-        view = _map_view(self._handle, _FILE_MAP_READ, 0, 0, 0)
-        if not view:
-            raise _refused(self._place, ctypes.get_last_error())
-        return Observed(self._place, view)
+        return Observed(self._place, self._handle)
 
     def stands(self, role: str) -> bool:
         """Whether somebody has that role of the channel."""
@@ -321,17 +318,17 @@ class Memory:
             os.close(self._fd)
 
 
+def _in_pages(length: int) -> int:
+    return -(-length // mmap.PAGESIZE) * mmap.PAGESIZE
+
+
 def _look(place: Place, handle: int) -> tuple[int, bool]:
     """How many bytes, in whole pages, the mapping object has; and whether they are a file's."""
-    view = _map_view(handle, _FILE_MAP_READ, 0, 0, 0)
-    if not view:
-        raise _refused(place, ctypes.get_last_error())
-    about = _MemoryBasicInformation()
-    _virtual_query(view, ctypes.byref(about), ctypes.sizeof(about))
-    path = ctypes.create_unicode_buffer(8)  # as much of it as there is room for
-    of_file = bool(_mapped_file_name(_THIS_PROCESS, view, path, len(path)))
-    _unmap_view(view)
-    return about.RegionSize, of_file
+    seen = Observed(place, handle)
+    try:
+        return seen.size, seen.is_of_file()
+    finally:
+        seen.close()
 
 
 def _open(place: Place, tag: str) -> int | None:
@@ -346,20 +343,27 @@ def _open(place: Place, tag: str) -> int | None:
 class Observed:
     """A view of a mapping object without a handle: it does not keep the name, for which a new sender would wait."""
 
-    def __init__(self, place: Place, view: int) -> None:
+    def __init__(self, place: Place, handle: int) -> None:
         self._place = place
-        self._view = view
+        self._view = _map_view(handle, _FILE_MAP_READ, 0, 0, 0)
+        if not self._view:
+            raise _refused(place, ctypes.get_last_error())
         about = _MemoryBasicInformation()
-        _virtual_query(view, ctypes.byref(about), ctypes.sizeof(about))
-        self._size = int(about.RegionSize)
+        _virtual_query(self._view, ctypes.byref(about), ctypes.sizeof(about))
+        self.size = int(about.RegionSize)  # bytes, in whole pages
+
+    def is_of_file(self) -> bool:
+        """Whether the bytes are a file's."""
+        path = ctypes.create_unicode_buffer(8)  # as much of it as there is room for
+        return bool(_mapped_file_name(_THIS_PROCESS, self._view, path, len(path)))
 
     def has(self, length: int) -> bool:
         """Whether the object has as many bytes."""
-        return self._size >= length
+        return self.size >= length
 
     def fits(self, length: int) -> bool:
         """Whether it has this many bytes, rounded up to whole pages as the system does."""
-        return self._size == -(-length // mmap.PAGESIZE) * mmap.PAGESIZE
+        return self.size == _in_pages(length)
 
     @contextlib.contextmanager
     def look(self, length: int) -> Iterator[memoryview]:
@@ -491,8 +495,6 @@ def channels() -> list[str]:
 @contextlib.contextmanager
 def redrawing(descriptor: int) -> Iterator[bool]:
     """Whether what is written there can be drawn over: it is a console, which is made to do it."""
-    import msvcrt
-
     console = msvcrt.get_osfhandle(descriptor)
     before = wintypes.DWORD()
     if not _get_console_mode(console, ctypes.byref(before)):
