@@ -45,11 +45,11 @@ from .errors import (
     ChannelError,
     ChannelTimeout,
     InvalidCapacity,
+    InvalidSize,
     LayoutError,
     MemoryRefused,
-    ReceiverGone,
-    InvalidSize,
     NoSuchMapping,
+    ReceiverGone,
     RoleTaken,
     SenderDied,
     StreamAborted,
@@ -168,15 +168,19 @@ class _End(io.RawIOBase):
         """Give everything back.  What the peer is to know was stored before."""
         self._unmap()
         memory, self._memory = self._memory, None
-        claim, self._claim = self._claim, None
         if memory is not None:
             memory.close()
-        if claim is not None:
-            claim.release()
+        if self._claim is not None:
+            self._release_claim()
             # Tidying up must not hide the outcome of the stream.
             with contextlib.suppress(ChannelError):
                 platform.sweep(self._place)
         super().close()
+
+    def _release_claim(self) -> None:
+        claim, self._claim = self._claim, None
+        if claim is not None:
+            claim.release()
 
     @contextlib.contextmanager
     def _leaving_on_error(self) -> Iterator[None]:
@@ -184,10 +188,9 @@ class _End(io.RawIOBase):
         try:
             yield
         except BaseException as error:
-            if isinstance(error, (LayoutError, UnsafeMemory)) and self._claim is not None:
+            if isinstance(error, (LayoutError, UnsafeMemory)):
                 # Sweep nothing: what is there is not ours.
-                claim, self._claim = self._claim, None
-                claim.release()
+                self._release_claim()
             self._leave()
             raise
 
@@ -208,7 +211,19 @@ class _End(io.RawIOBase):
     def _peer_stands(self) -> bool:
         memory = self._memory
         assert memory is not None
-        return memory.stands(self._peer) if self._file is None else _stands(self._words, self._place, self._peer)
+        return self._stands_in(memory, self._words)
+
+    def _stands_in(self, memory: platform.Memory, words: memoryview) -> bool:
+        """Whether the peer that attached to this very memory lives.
+
+        In a file by the pid, when that is known: somebody else may have taken
+        the role and not yet said in the file that his predecessor died.
+        """
+        if self._file is None:
+            return memory.stands(self._peer)
+        holder = platform.holder(self._place, self._peer)
+        sender, receiver = layout.load_pids(words, self._name)
+        return holder is not None and holder in (0, sender if self._peer == platform.SENDER else receiver)
 
     def _verdict_at_last(self, probe: bool) -> ring.Verdict | None:
         """The ring's verdict, or None while there is only to wait."""
@@ -311,19 +326,16 @@ class Sender(_End):
         self._persist = persist or file is not None
         self._claim = platform.claim(self._place, self._role)
         with self._leaving_on_error():
-            if self._file is None:
-                taken = waiting.until(self._take_over, timeout)
+            path = self._file
+            if path is None:
+                begun = waiting.until(lambda probe: self._begin_in_memory(capacity), timeout)
             else:
-                path = self._file
-                taken = waiting.until(lambda probe: self._take_file(path, capacity), timeout)
-            if not taken:
+                begun = waiting.until(lambda probe: self._begin_in_file(path, capacity), timeout)
+            if not begun:
                 raise ChannelTimeout(
                     f"{name}: a receiver is still attached to an earlier stream after {timeout:g} s; "
                     "end it or wait longer"
                 )
-            if self._file is None:
-                self._map(platform.create(self._place, layout.HEADER_SIZE + capacity), capacity)
-                self._begin(0)
             _open_ends.add(self)  # something to be undone in a forked child
         # One call less on the hot path; the method below has the description.
         self.write = self._end.write  # type: ignore[method-assign]
@@ -333,13 +345,25 @@ class Sender(_End):
         self._end = self._connect(ring.Producer, persistent=self._persist, owner=owner)
         self._end.create(int.from_bytes(os.urandom(8), "little"), os.getpid())
 
-    def _take_file(self, path: str, capacity: int) -> bool | None:
+    def _begin_in_memory(self, capacity: int) -> bool | None:
+        """Begin a stream in new memory; None while an earlier one is in the way."""
+        if not self._take_over():
+            return None
+        self._map(platform.create(self._place, layout.HEADER_SIZE + capacity), capacity)
+        self._begin(0)
+        return True
+
+    def _begin_in_file(self, path: str, capacity: int) -> bool | None:
         """Begin a stream in the file; None while a receiver is attached to an earlier one."""
         size = layout.HEADER_SIZE + capacity
         owner = layout.owner(self._name)
-        with _naming(self._name):
-            platform.mark(platform.Place(path, path), layout.BEGUN_MARK)
-        memory = _open_file(self._name, path)
+        memory = _find_file(self._name, path)
+        if memory is None:
+            with _naming(self._name):
+                platform.mark(platform.Place(path, path), layout.BEGUN_MARK)
+            memory = _find_file(self._name, path)
+        if memory is None:
+            return None  # somebody has just removed it
         try:
             if not self._settle_file(memory, path):
                 return None
@@ -372,16 +396,14 @@ class Sender(_End):
 
         From then on only receivers change it, and they make its bytes fewer.
         """
-        if not _is_ring(memory):
-            raise _not_a_ring(self._name, path)
         if memory.size() < layout.HEADER_SIZE:
-            return True
+            return True  # it has just been made
         with _words(memory) as words:
             _check_owner(words, self._name, path)
             if not layout.is_complete(words):
                 return True
             header = layout.validate(words, self._name)
-            if ring.Producer.settle(words, self._name) and _stands(words, self._place, self._peer):
+            if ring.Producer.settle(words, self._name) and self._stands_in(memory, words):
                 return False
             read, write = layout.load_sequences(words, header.capacity, self._name)
         if read != write:
@@ -391,8 +413,8 @@ class Sender(_End):
             )
         return True
 
-    def _take_over(self, probe: bool) -> bool | None:
-        """End and remove what an earlier sender left; None while a receiver is attached to it."""
+    def _take_over(self) -> bool:
+        """End and remove what an earlier sender left; return whether nothing is in the way any more."""
         memory = platform.open_existing(self._place)
         if memory is None:
             return True
@@ -401,13 +423,13 @@ class Sender(_End):
                 attached = (
                     found is not None
                     and ring.Producer.settle(found[0], self._name)
-                    and memory.stands(self._peer)
+                    and self._stands_in(memory, found[0])
                 )
         finally:
             memory.close()
         if attached:
             self._lingers_since = None
-            return None
+            return False
         platform.remove(self._place)
         # Where names vanish by themselves, a receiver that looks for a stream
         # may have it open for a moment; nobody else should.
@@ -418,7 +440,7 @@ class Sender(_End):
             raise MemoryRefused(
                 f"{self._name}: a process still holds memory of that name, but is not attached; end it or use another name"
             )
-        return None
+        return False
 
     def read(self, n: int | None = -1) -> bytes:
         """Unsupported: this end writes."""
@@ -643,7 +665,7 @@ class Receiver(_End):
 
     def _attach(self, probe: bool) -> bool | None:
         """Attach to the stream; None while there is none."""
-        memory = platform.open_existing(self._place) if self._file is None else self._find_file(self._file)
+        memory = platform.open_existing(self._place) if self._file is None else _find_file(self._name, self._file)
         if memory is None:
             return None
         try:
@@ -657,9 +679,7 @@ class Receiver(_End):
                     words,
                     self._name,
                     header.persistent,
-                    lambda: (
-                        memory.stands(self._peer) if self._file is None else _stands(words, self._place, self._peer)
-                    ),
+                    lambda: self._stands_in(memory, words),
                     kept=self._file is not None,
                 ):
                     return None
@@ -692,19 +712,8 @@ class Receiver(_End):
         self._refused_since = self._refusal = None
         if self._attach(probe):
             return True
-        claim, self._claim = self._claim, None
-        claim.release()
+        self._release_claim()
         return None
-
-    def _find_file(self, path: str) -> platform.Memory | None:
-        try:
-            memory = _open_file(self._name, path)
-        except (NoSuchMapping, InvalidSize):
-            return None
-        if not _is_ring(memory):
-            memory.close()
-            raise _not_a_ring(self._name, path)
-        return memory
 
     def _wait(self) -> bool:
         verdict = self._waiter.until_moved(self._verdict_at_last, self._timeout)
@@ -873,32 +882,9 @@ def _header(memory: platform.Memory, name: str) -> Iterator[tuple[memoryview, la
         yield words, layout.validate(words, name)
 
 
-def _not_a_ring(name: str, path: str) -> LayoutError:
-    return LayoutError(f"{name}: {path} is a file of another kind, and left as it is; use another path")
-
-
-def _is_ring(memory: platform.Memory) -> bool:
-    """Whether a file of the user's begins as a ring does."""
-    if memory.size() < len(layout.BEGUN_MARK):
-        return False
-    with memory.map(len(layout.BEGUN_MARK)) as octets:
-        return layout.is_ours(octets[:])
-
-
 def _check_owner(words: memoryview, name: str, path: str) -> None:
     if layout.owner_of(words) not in (0, layout.owner(name)):
         raise LayoutError(f"{name}: {path} belongs to a channel of another name; use that name, or another path")
-
-
-def _stands(words: memoryview, place: platform.Place, role: str) -> bool:
-    """Whether he who attached to a file in that role lives.
-
-    By the pid, when that is known: somebody else may have taken the role and
-    not yet said in the file that his predecessor died.
-    """
-    holder = platform.holder(place, role)
-    sender, receiver = layout.load_pids(words, place.name)
-    return holder is not None and holder in (0, sender if role == platform.SENDER else receiver)
 
 
 @contextlib.contextmanager
@@ -915,6 +901,23 @@ def _open_file(name: str, path: str, size: int = 0) -> platform.Memory:
     """Open a file of the user's for a ring; with a size extend it."""
     with _naming(name):
         return platform.open_file(None, path, size, create=size > 0, writable=True)[0]
+
+
+def _find_file(name: str, path: str) -> platform.Memory | None:
+    """Open a file that begins as a ring does, None while it is missing or empty; LayoutError when it begins otherwise."""
+    try:
+        memory = _open_file(name, path)
+    except (NoSuchMapping, InvalidSize):
+        return None
+    try:
+        if memory.size() >= len(layout.BEGUN_MARK):
+            with memory.map(len(layout.BEGUN_MARK)) as octets:
+                if layout.is_ours(octets[:]):
+                    return memory
+        raise LayoutError(f"{name}: {path} is a file of another kind, and left as it is; use another path")
+    except BaseException:
+        memory.close()
+        raise
 
 
 def _check_positive(n: int) -> None:

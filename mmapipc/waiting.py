@@ -123,19 +123,18 @@ class Waiter:
         end = self.end
         began = time.perf_counter()
         yielding = _YIELDING if timeout is None else min(timeout, _YIELDING)
+        moved, waited = False, 0.0
         for _ in range(_YIELDS):
             platform.yield_processor()
             waited = time.perf_counter() - began
-            if end.moved:
-                if waited < _SHORT:
-                    end.looks = min(2 * end.looks, _LOOKS_AT_MOST)
-                else:
-                    end.looks = max(end.looks // 2, _LOOKS_AT_LEAST)
-                return Verdict.READY
-            if waited > yielding:
+            moved = end.moved
+            if moved or waited > yielding:
                 break
-        end.looks = max(end.looks // 2, _LOOKS_AT_LEAST)
-        return self._sleep_until_moved(poll, timeout, began)
+        if moved and waited < _SHORT:
+            end.looks = min(2 * end.looks, _LOOKS_AT_MOST)
+        else:
+            end.looks = max(end.looks // 2, _LOOKS_AT_LEAST)
+        return Verdict.READY if moved else self._sleep_until_moved(poll, timeout, began)
 
     def _sleep_until_moved(
         self, poll: Callable[[bool], Verdict | None], timeout: float | None, began: float
@@ -146,9 +145,7 @@ class Waiter:
         longest = self._first
         while True:
             now = time.perf_counter()
-            probe = now >= self._next_probe
-            if probe:
-                self._next_probe = now + min(max(_PROBE_EVERY, (now - began) / 4), _LONGEST_PARK)
+            probe = self.probe_is_due(now - began)
             left = longest if timeout is None else began + timeout - now
             verdict = poll(probe or left <= 0)
             if verdict is None and end.awaited != known:
@@ -171,10 +168,10 @@ class Waiter:
         else:
             self._unheard()
 
-    def probe_is_due(self) -> bool:
-        """Whether it is time to ask the system whether the peer lives."""
+    def probe_is_due(self, waited: float = 0.0) -> bool:
+        """Whether it is time to ask the system whether the peer lives; less often after a long wait, in seconds."""
         now = time.perf_counter()
         if now < self._next_probe:
             return False
-        self._next_probe = now + _PROBE_EVERY
+        self._next_probe = now + min(max(_PROBE_EVERY, waited / 4), _LONGEST_PARK)
         return True
