@@ -13,9 +13,12 @@ How each end can end, and what the other end then meets:
     the receiver ...                     the sender gets
     -----------------------------------  --------------------------------------------
     took every byte                      nothing: its `close()` returns
-    closes before that, or is killed     `ReceiverGone` (a BrokenPipeError); with
-                                         `persist`, nothing: the next receiver goes
-                                         on at the first byte not acknowledged
+    `close()` before that                `ReceiverLeft` (a ReceiverGone)
+    `abort()`; leaves a `with` block     `ReceiverGone` (a BrokenPipeError)
+      by an exception; is collected
+      without `close()`; is killed
+    any of these, and the sender has     nothing: the next receiver goes on at the
+      `persist`                          first byte not acknowledged
 
 A byte is acknowledged when `read`, `readinto` or `readline` returns it, or when
 `consume` says so: a program that must lose nothing, not even when it is killed,
@@ -50,6 +53,7 @@ from .errors import (
     MemoryRefused,
     NoSuchMapping,
     ReceiverGone,
+    ReceiverLeft,
     RoleTaken,
     SenderDied,
     StreamAborted,
@@ -111,9 +115,25 @@ class _End(io.RawIOBase):
         self._check_open()
         return len(self._data)
 
+    @property
+    def in_flight(self) -> int:
+        """Bytes published and not yet acknowledged, at this moment.  Any thread may ask."""
+        self._check_open()
+        return self._end.backlog
+
+    @property
+    def attached(self) -> bool:
+        """Whether the other end is there; one that was killed, until that is noticed.  Any thread may ask."""
+        self._check_open()
+        return self._end.peer_attached
+
     def __repr__(self) -> str:
-        state = f"at {self._end.sequence}" if self._mapping is not None else "closed"
-        return f"<mmapipc.{type(self).__name__} {self._name!r} {state}>"
+        kind = f"mmapipc.{type(self).__name__} {self._name!r}"
+        try:
+            peer = f"{self._peer} attached" if self.attached else f"no {self._peer}"
+            return f"<{kind} at byte {self._end.sequence}, {self.in_flight} of {self.capacity} in flight, {peer}>"
+        except (ValueError, AttributeError):  # closed or damaged, or there is no stream yet
+            return f"<{kind} closed>"
 
     def _map(self, memory: platform.Memory, capacity: int) -> None:
         """Map header and ring."""
@@ -242,9 +262,18 @@ class _End(io.RawIOBase):
         if self._end.peer_calls == layout.PARKED:
             self._waiter.wake()
 
-    def _collected(self) -> None:
-        """What is to happen to an end that nobody closed."""
+    def abort(self) -> None:
+        """Close this end as somebody who could not go on, without waiting."""
         raise NotImplementedError
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close; after an exception, abort."""
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
 
     def readable(self) -> bool:
         """Whether this is the receiving end."""
@@ -271,7 +300,7 @@ class _End(io.RawIOBase):
             try:
                 warnings.warn(f"unclosed {source!r}", ResourceWarning, stacklevel=2, source=source)
             finally:
-                self._collected()
+                self.abort()
 
 
 class Sender(_End):
@@ -492,8 +521,10 @@ class Sender(_End):
         if verdict is None:
             there = "the receiver took nothing" if self._end.receivers else "no receiver came"
             raise ChannelTimeout(f"{self._name}: {there} for {self._timeout:g} s; {undelivered}")
+        if verdict is ring.Verdict.LEFT:
+            raise ReceiverLeft(f"{self._name}: the receiver left early; {undelivered}")
         if verdict is ring.Verdict.GAVE_UP:
-            raise ReceiverGone(f"{self._name}: the receiver left early; {undelivered}")
+            raise ReceiverGone(f"{self._name}: the receiver gave up; {undelivered}")
         raise ReceiverGone(f"{self._name}: the receiver died; {undelivered}")
 
     def write(self, data: ReadableBuffer) -> int:
@@ -606,18 +637,6 @@ class Sender(_End):
             return ring.Verdict.END
         return None if verdict in (ring.Verdict.READY, ring.Verdict.WAIT) else verdict
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close; after an exception, abort."""
-        if kind is None:
-            self.close()
-        else:
-            self.abort()
-
-    def _collected(self) -> None:
-        self.abort()
-
 
 class Receiver(_End):
     """The reading end of the channel `name`: a raw, readable file.
@@ -629,8 +648,10 @@ class Receiver(_End):
     A stream that its sender gave up raises StreamAborted, one whose sender was
     killed SenderDied, each after every byte that was published.
 
-    A receiver that closes before the end gives the sender a BrokenPipeError,
-    unless the sender made the stream with `persist`: then the next receiver
+    A receiver that leaves before the end gives the sender a BrokenPipeError:
+    ReceiverLeft after `close()`, ReceiverGone when it gives up (`abort()`, a
+    `with` block left by an exception, collected without `close()`) or is killed.
+    Unless the sender made the stream with `persist`: then the next receiver
     goes on where this one stopped, and `tell()` is not 0 at its start.
 
     With `file`, the path that the sender has, the sender may have gone already:
@@ -851,7 +872,7 @@ class Receiver(_End):
         return self._end.sequence
 
     def close(self) -> None:
-        """Leave the stream.  Before its end, that gives the sender a BrokenPipeError."""
+        """Leave the stream.  Before its end, that gives the sender ReceiverLeft, a BrokenPipeError."""
         if self._mapping is None:
             super().close()
             return
@@ -859,8 +880,12 @@ class Receiver(_End):
         self._hail()
         self._leave()
 
-    def _collected(self) -> None:
-        self.close()
+    def abort(self) -> None:
+        """Leave the stream as somebody who could not go on: before its end, the sender gets ReceiverGone."""
+        if self._mapping is not None:
+            self._end.abort()
+            self._hail()
+        self._leave()
 
 
 @contextlib.contextmanager

@@ -41,7 +41,11 @@ class NoChannel(ChannelError, FileNotFoundError):
 
 
 class ReceiverGone(ChannelError, BrokenPipeError):
-    """The receiver left, or died, before it had taken every byte."""
+    """The receiver left, gave up or died before it had taken every byte."""
+
+
+class ReceiverLeft(ReceiverGone):
+    """The receiver closed its end before the end of the stream: it wants no more."""
 
 
 class StreamAborted(ChannelError, ConnectionAbortedError):

@@ -93,11 +93,11 @@ RECEIVERS = 536 // 8
 ABSENT = 0
 OPEN = 1
 FINISHED = 2  # sender: write_seq is the end of the stream
-ABORTED = 3  # sender: it gave up, the stream ends here unfinished
-CLOSED = 4  # receiver: it left
+ABORTED = 3  # it gave up: the sender's stream ends here unfinished, the receiver could not go on
+CLOSED = 4  # receiver: it left, and wants no more
 DIED = 5  # stored by the next holder of its role
 _SENDER_STATES = (OPEN, FINISHED, ABORTED, DIED)
-_RECEIVER_STATES = (ABSENT, OPEN, CLOSED, DIED)
+_RECEIVER_STATES = (ABSENT, OPEN, ABORTED, CLOSED, DIED)
 
 STATE_NAMES = ("absent", "open", "finished", "aborted", "closed", "died")
 

@@ -29,7 +29,8 @@ The rules that both keep:
 
     what the producer sees                     verdict
     -----------------------------------------  ---------
-    receiver CLOSED                            GAVE_UP  (*)
+    receiver CLOSED                            LEFT     (*)
+    receiver ABORTED                           GAVE_UP  (*)
     receiver DIED, or OPEN without claim       DIED     (*)
     otherwise, free bytes                      READY
     otherwise                                  WAIT
@@ -82,11 +83,17 @@ class Verdict(enum.Enum):
     WAIT = "nothing to do yet"
     READY = "bytes can be moved"
     END = "the stream is finished and every byte is here"
-    GAVE_UP = "the peer left on purpose"
+    LEFT = "the peer wants no more"
+    GAVE_UP = "the peer could not go on"
     DIED = "the peer is gone without a word"
 
 
-_GONE = {layout.CLOSED: Verdict.GAVE_UP, layout.DIED: Verdict.DIED}
+_GONE = {layout.CLOSED: Verdict.LEFT, layout.ABORTED: Verdict.GAVE_UP, layout.DIED: Verdict.DIED}
+
+
+def _between(least: int, value: int, most: int) -> int:
+    """The value, or the bound that it is beyond: for a sight of counters that move, or that lie."""
+    return max(least, min(value, most))
 
 
 class Barrier:
@@ -153,6 +160,16 @@ class Half:
     def moved(self) -> bool:
         """Whether the peer's counter is no longer as last seen."""
         return bool(self._words[self.peer_counter] != self.awaited)
+
+    @property
+    def backlog(self) -> int:
+        """Bytes published and not yet acknowledged, now.  Any thread may ask: nothing is changed by it."""
+        raise NotImplementedError
+
+    @property
+    def peer_attached(self) -> bool:
+        """Whether the peer's state says that it is there.  Any thread may ask."""
+        raise NotImplementedError
 
     @property
     def peer_calls(self) -> int:
@@ -281,6 +298,15 @@ class Producer(Half):
     @property
     def awaited(self) -> int:
         return self._acknowledged
+
+    @property
+    def backlog(self) -> int:
+        # Our own counter first: what is acknowledged meanwhile only makes it less.
+        return _between(0, self.sequence - self._words[_READ_SEQ], self._capacity)
+
+    @property
+    def peer_attached(self) -> bool:
+        return self.deserted is None and layout.load_receiver_state(self._words, self._name) == layout.OPEN
 
     @property
     def in_flight(self) -> int:
@@ -513,8 +539,8 @@ class Consumer(Half):
         sender = layout.load_sender_state(words, name)
         if kept:
             # A stream whose end somebody has had is over, whoever has the
-            # sender's role.  Who died may not have had it.
-            untaken = receiver in (layout.ABSENT, layout.DIED) or words[_READ_SEQ] != words[_WRITE_SEQ]
+            # sender's role.  Who died, or gave up, may not have had it.
+            untaken = receiver in (layout.ABSENT, layout.ABORTED, layout.DIED) or words[_READ_SEQ] != words[_WRITE_SEQ]
             return untaken or (sender == layout.OPEN and stands())
         wanted = receiver == layout.ABSENT or persistent
         return wanted and sender in (layout.OPEN, layout.FINISHED) and stands()
@@ -531,6 +557,14 @@ class Consumer(Half):
     @property
     def awaited(self) -> int:
         return self._published
+
+    @property
+    def backlog(self) -> int:
+        return _between(0, self._words[_WRITE_SEQ] - self.sequence, self._capacity)
+
+    @property
+    def peer_attached(self) -> bool:
+        return layout.load_sender_state(self._words, self._name) == layout.OPEN
 
     def _refresh(self, looks: int = 1) -> int:
         """Load write_seq, up to `looks` times until it has moved; return how many bytes are unread."""
@@ -701,8 +735,15 @@ class Consumer(Half):
         self._published = -1
 
     def close(self) -> None:
-        """Mark that the receiver left."""
+        """Mark that the receiver left, and wants no more."""
+        self._leave(layout.CLOSED)
+
+    def abort(self) -> None:
+        """Mark that the receiver left because it could not go on."""
+        self._leave(layout.ABORTED)
+
+    def _leave(self, state: int) -> None:
         self._order()
-        self._words[layout.RECEIVER_STATE] = layout.CLOSED
+        self._words[layout.RECEIVER_STATE] = state
         self._order()
         self._words[layout.RECEIVER_CALLS] = layout.LEFT

@@ -195,7 +195,26 @@ class RawFiles(ChannelTest):
             for call in (sender.read, sender.readline, lambda: sender.read(1), lambda: receiver.write(b"x")):
                 with self.assertRaises(io.UnsupportedOperation):
                     call()
-                self.assertIn(self.name, repr(end))
+
+    def test_what_an_end_tells_of_itself(self):
+        with mmapipc.Sender(self.name, 10, timeout=DEADLINE) as sender:
+            sender.write(b"abcde")
+            self.assertFalse(sender.attached)
+            self.assertEqual(
+                repr(sender), f"<mmapipc.Sender {self.name!r} at byte 5, 5 of 10 in flight, no receiver>"
+            )
+            with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
+                receiver.read(2)
+                self.assertEqual((sender.in_flight, receiver.in_flight), (3, 3))
+                self.assertTrue(sender.attached and receiver.attached)
+                told = f"{self.name!r} at byte %d, 3 of 10 in flight, %s attached>"
+                self.assertEqual(repr(sender), "<mmapipc.Sender " + told % (5, "receiver"))
+                self.assertEqual(repr(receiver), "<mmapipc.Receiver " + told % (2, "sender"))
+                sender.finish()
+                self.assertFalse(receiver.attached)
+                receiver.read(3)
+        for end in (sender, receiver):
+            self.assertEqual(repr(end), f"<mmapipc.{type(end).__name__} {self.name!r} closed>")
 
     def test_after_close_every_call_raises_value_error(self):
         with self.both() as (sender, receiver):
@@ -208,7 +227,9 @@ class RawFiles(ChannelTest):
             for end in (sender, receiver):
                 self.assertTrue(end.closed)
                 end.close()
-                self.assertIn("closed", repr(end))
+                for ask in ("in_flight", "attached", "capacity"):
+                    with self.assertRaises(ValueError):
+                        getattr(end, ask)
             for call in (
                 lambda: sender.write(b"x"),
                 lambda: sender.write(b""),
@@ -334,6 +355,7 @@ class Arguments(ChannelTest):
             (mmapipc.ChannelTimeout, TimeoutError),
             (mmapipc.RoleTaken, FileExistsError),
             (mmapipc.ReceiverGone, BrokenPipeError),
+            (mmapipc.ReceiverLeft, mmapipc.ReceiverGone),
             (mmapipc.StreamAborted, ConnectionAbortedError),
             (mmapipc.SenderDied, ConnectionResetError),
             (mmapipc.LayoutError, ValueError),
@@ -655,11 +677,26 @@ class Ends(ChannelTest):
             sender.write(b"abcd")
             receiver.read(1)
             receiver.close()
-            with self.assertRaises(mmapipc.ReceiverGone) as caught:
+            with self.assertRaises(mmapipc.ReceiverLeft) as caught:
                 sender.write(b"e")
             self.assertIn("4 bytes were not delivered", str(caught.exception))
             with self.assertRaises(BrokenPipeError):
                 sender.close()
+
+    def test_a_receiver_that_could_not_go_on_did_not_just_leave(self):
+        def fail(receiver):
+            with receiver:
+                raise KeyError
+
+        for give_up in (mmapipc.Receiver.abort, fail):
+            with self.both() as (sender, receiver):
+                sender.write(b"abcd")
+                receiver.read(1)
+                with contextlib.suppress(KeyError):
+                    give_up(receiver)
+                with self.assertRaisesRegex(mmapipc.ReceiverGone, "the receiver gave up; 3 bytes") as caught:
+                    sender.close()
+                self.assertNotIsInstance(caught.exception, mmapipc.ReceiverLeft)
 
     def test_a_receiver_that_took_everything_may_leave_before_the_end(self):
         with self.both() as (sender, receiver):

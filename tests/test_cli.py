@@ -238,7 +238,7 @@ class Endings(ChannelTest):
                 self.assertTrue(receiver.process.stdout.read(1))
                 receiver.process.send_signal(number)
                 self.check(receiver, code, word)
-                self.check(sender, 3, "the receiver left early")
+                self.check(sender, 3, "the receiver gave up")
 
     @unittest.skipUnless(WINDOWS, "Windows only: Ctrl-C and Ctrl-Break")
     def test_console_signals(self):

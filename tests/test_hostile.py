@@ -68,7 +68,7 @@ def good_header(chance: random.Random, capacity: int) -> Changes:
         (layout.WRITE_SEQ, write),
         (layout.READ_SEQ, max(read, write - capacity)),
         (layout.SENDER_STATE, chance.choice((layout.OPEN, layout.OPEN, layout.FINISHED, layout.ABORTED))),
-        (layout.RECEIVER_STATE, chance.choice((layout.ABSENT, layout.ABSENT, layout.OPEN, layout.CLOSED))),
+        (layout.RECEIVER_STATE, chance.choice((layout.ABSENT, layout.ABSENT, layout.OPEN, layout.CLOSED, layout.ABORTED))),
     ]
 
 

@@ -20,6 +20,10 @@ from .interleave import (
     Writable,
 )
 
+GONE = (Verdict.LEFT, Verdict.GAVE_UP, Verdict.DIED)
+LEFT_AS = {layout.CLOSED: Verdict.LEFT, layout.ABORTED: Verdict.GAVE_UP}
+
+
 class Gone(Exception):
     """What a waiting end raises."""
 
@@ -90,7 +94,7 @@ class Stream:
 
         def hook():
             found = wait()
-            if found in (Verdict.GAVE_UP, Verdict.DIED):
+            if found in GONE:
                 raise Gone(found)
             return found is not Verdict.END
 
@@ -99,7 +103,7 @@ class Stream:
                 machine.wake(end.own_counter)
 
         def delivered(found):
-            return not end.in_flight and end.receivers or found in (Verdict.GAVE_UP, Verdict.DIED)
+            return not end.in_flight and end.receivers or found in GONE
 
         def checkpoint(*where):
             # All that a half of the ring keeps, and where in its life it is.
@@ -171,6 +175,7 @@ class Stream:
         end.attach(2)
         machine.output += b"@%d:" % start
         taken = 0
+        leave = end.close
         try:
             while self.leaves_after is None or taken < self.leaves_after:
                 checkpoint("read", taken)
@@ -187,9 +192,10 @@ class Stream:
                 taken += len(piece)
             return "left"
         except Gone as gone:
+            leave = end.abort
             return gone.args[0]
         finally:
-            end.close()
+            leave()
             answer()
             machine.release(RECEIVER_CLAIM)
 
@@ -241,7 +247,7 @@ class Stream:
                 raise Violation(f"got {safe!r} of {published!r}")
             if result == "whole" and (safe != self.payload or outcome.memory[layout.SENDER_STATE] != layout.FINISHED):
                 raise Violation(f"a clean end after {safe!r} of {self.payload!r}")
-            if result in (Verdict.GAVE_UP, Verdict.DIED):
+            if result in GONE:
                 if safe != published:
                     raise Violation(f"{result} after {safe!r}, published was {published!r}")
                 if (result is Verdict.DIED) != (outcome.memory[layout.SENDER_STATE] in (layout.OPEN, layout.DIED)):
@@ -256,10 +262,10 @@ class Stream:
             raise Violation(f"kept, and only {safe!r} got out")
         if sent == "delivered" and acknowledged != len(self.payload):
             raise Violation(f"delivered, but {acknowledged} are acknowledged")
-        if sent in (Verdict.GAVE_UP, Verdict.DIED):
+        if sent in GONE:
             if self.persistent:
                 raise Violation("a persistent stream lost its receiver")
-            if (sent is Verdict.DIED) != (outcome.memory[layout.RECEIVER_STATE] != layout.CLOSED):
+            if sent is not LEFT_AS.get(outcome.memory[layout.RECEIVER_STATE], Verdict.DIED):
                 raise Violation(f"{sent}, but the receiver {'died' if outcome.dead[1] else 'lives'}")
 
     def deaths_lose(self, outcome):

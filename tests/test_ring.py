@@ -171,9 +171,10 @@ class Verdicts(unittest.TestCase):
         self.assertIs(ring.producer.verdict(dead), Verdict.DIED)
         ring.take(1)
         self.assertIs(ring.producer.verdict(alive), Verdict.READY)
-        ring.consumer.close()
-        self.assertIs(ring.producer.verdict(alive), Verdict.GAVE_UP)
-        self.assertEqual(ring.producer.in_flight, 1)
+        for end, verdict in ((Consumer.close, Verdict.LEFT), (Consumer.abort, Verdict.GAVE_UP)):
+            end(ring.consumer)
+            self.assertIs(ring.producer.verdict(alive), verdict)
+            self.assertEqual(ring.producer.in_flight, 1)
 
     def test_a_peer_that_ends_properly_between_two_looks_did_not_die(self):
         ring = Ring(4)
@@ -194,7 +195,7 @@ class Verdicts(unittest.TestCase):
             ring.consumer.close()
             return False
 
-        self.assertIs(ring.producer.verdict(left), Verdict.GAVE_UP)
+        self.assertIs(ring.producer.verdict(left), Verdict.LEFT)
 
     def test_a_successor_settles_what_a_dead_end_left(self):
         ring = Ring(4)

@@ -232,13 +232,13 @@ class Output(ShortageTest):
     def nothing_taken(self, fail, *words: str) -> None:
         """A receiver whose output fails: the sender knows, and the next receiver gets all."""
         sent = noise(50_000)
-        with self.assertRaisesRegex(mmapipc.ReceiverGone, "left early; 50000 bytes were not delivered"):
+        with self.assertRaisesRegex(mmapipc.ReceiverGone, "gave up; 50000 bytes were not delivered"):
             with mmapipc.Sender(self.name, timeout=DEADLINE) as sender:
                 sender.write(sent)
                 self.assertEqual(self.refused(fail(), 1, *words), b"")
         sender = self.send(self.file(sent), "--timeout", "60")
         self.refused(fail(), 1, *words)
-        self.refused(sender, 3, "left early", "50000 bytes were not delivered")
+        self.refused(sender, 3, "gave up", "50000 bytes were not delivered")
         sender = self.send(self.file(sent), "--persist", "--timeout", "60")
         self.refused(fail(), 1, *words)
         self.assertEqual(self.receive().end(), (0, sent, ""))
@@ -288,7 +288,7 @@ class Output(ShortageTest):
         sent = noise(50_000)
         limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))"
         target = self.folder / "target"
-        with self.assertRaisesRegex(mmapipc.ReceiverGone, "left early; 40000 bytes were not delivered"):
+        with self.assertRaisesRegex(mmapipc.ReceiverGone, "gave up; 40000 bytes were not delivered"):
             with mmapipc.Sender(self.name, timeout=DEADLINE) as sender:
                 sender.write(sent)
                 self.refused(self.command(limit, "receive", "-o", str(target)), 1, f"{target}: File too large")
