@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from . import platform
+from . import __version__, platform
 from .channel import DEFAULT_CAPACITY, Receiver, Sender
 from .errors import (
     ChannelError,
@@ -22,13 +22,18 @@ from .errors import (
     InvalidName,
     NoChannel,
     ReceiverGone,
+    ReceiverLeft,
     SenderDied,
     StreamAborted,
 )
+from .passing import PIECE, Passing, check_algorithm, checksum_line
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
+    from typing import IO, NoReturn
+
     from .inspection import Look
+    from .progress import Progress
 
 OK = 0
 ERROR = 1
@@ -38,15 +43,24 @@ TIMED_OUT = 4
 INTERRUPTED = 130
 TERMINATED = 143
 
-_EXIT_CODES = """\
-exit codes: 0 delivered, 1 error, 2 usage, 3 stream truncated or not wholly
-delivered, 4 timed out, 130 interrupted, 143 terminated"""
+_EXIT_CODES = """
+exit codes:
+    0 delivered: the receiver has taken every byte
+    1 error: a file, the memory, or a name that is in use
+    2 usage
+    3 truncated, or not wholly delivered
+    4 timed out
+  130 interrupted (Ctrl-C)
+  143 terminated"""
 
 _TOOLS_EXIT_CODES = """
-exit codes: 0 done, 1 error (no such channel, still in use, damaged), 2 usage,
-130 interrupted, 143 terminated"""
+exit codes:
+    0 done
+    1 error: no such channel, still in use, damaged
+    2 usage
+  130 interrupted (Ctrl-C)
+  143 terminated"""
 
-_PIECE = 1 << 20  # bytes moved by one read or write at most
 _BETWEEN_LINES = 1.0  # seconds
 
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
@@ -65,6 +79,22 @@ def _size(text: str) -> int:
     return size
 
 
+def _rate(text: str) -> int:
+    return _size(re.sub(r"/s\Z", "", text.strip()))
+
+
+def _path(text: str) -> str | None:
+    """None for `-`: the standard stream."""
+    return None if text == "-" else text
+
+
+def _algorithm(text: str) -> str:
+    with contextlib.suppress(ValueError):
+        check_algorithm(text)
+        return text
+    raise argparse.ArgumentTypeError(f"{text!r} is not a hash that this Python has (try sha256, blake2b or md5)")
+
+
 def _seconds(text: str) -> float:
     with contextlib.suppress(ValueError):
         seconds = float(text)
@@ -73,7 +103,20 @@ def _seconds(text: str) -> float:
     raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 on")
 
 
-class _Command(argparse.ArgumentParser):
+class _Parser(argparse.ArgumentParser):
+    """Complains in one line, and minds when nobody listens."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+    def _print_message(self, message: str, file: object = None) -> None:
+        if file is sys.stderr:
+            _tell(message)
+        else:
+            _write(message)
+
+
+class _Command(_Parser):
     """Takes FILE also behind options, which argparse does only when it is asked to."""
 
     _asked = False
@@ -84,29 +127,51 @@ class _Command(argparse.ArgumentParser):
             return super().parse_known_args(args, namespace)
         self._asked = True
         try:
-            return self.parse_known_intermixed_args(args, namespace)
+            found, unknown = self.parse_known_intermixed_args(args, namespace)
         finally:
             self._asked = False
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> _Parser:
+    about = _Command(add_help=False)
+    about.add_argument("-V", "--version", action="version", version=f"mmapipc {__version__}")
+    parser = _Parser(
         prog="mmapipc",
-        description="Stream bytes from one process to another, by name, through shared memory.",
-        epilog=_EXIT_CODES,
+        parents=[about],
+        description="Stream bytes from one process to another on this machine, by name, through shared memory.",
+        epilog="""\
+example, in two terminals, in either order:
+  mmapipc send greeting photo.jpg
+  mmapipc receive greeting > copy.jpg
+
+Each command has a --help of its own: mmapipc send --help
+"""
+        + _EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(
-        dest="command", required=True, metavar="send|receive|inspect|list|remove", parser_class=_Command
+        dest="command", required=True, metavar="COMMAND", title="commands", parser_class=_Command
     )
+
+    def add(
+        name: str, run: Callable[[argparse.Namespace], int | None], *parents: _Command, help: str, description: str, epilog: str
+    ) -> _Command:
+        command = commands.add_parser(
+            name,
+            parents=[*parents, about],
+            help=help,
+            description=description,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.set_defaults(run=run)
+        return command
+
     named = _Command(add_help=False)
     named.add_argument("name", metavar="NAME", help="name of the channel: any text, the same at both ends")
-    common = _Command(add_help=False, parents=[named])
-    common.add_argument(
-        "--timeout",
-        type=_seconds,
-        metavar="SECONDS",
-        help="give up when the other end lets us wait for longer than this (default: wait)",
-    )
     kept = _Command(add_help=False)
     kept.add_argument(
         "--file",
@@ -115,80 +180,132 @@ def _parser() -> argparse.ArgumentParser:
         help="the ring is in the file PATH, where what is under way outlives both processes; the same at both ends; "
         "the sender then waits only until the disk has what it sent",
     )
-    send = commands.add_parser(
+    common = _Command(add_help=False)
+    common.add_argument(
+        "--timeout",
+        type=_seconds,
+        metavar="SECONDS",
+        help="give up when the other end lets us wait for longer than this (default: wait)",
+    )
+    common.add_argument(
+        "-L",
+        "--limit-rate",
+        "--rate-limit",
+        type=_rate,
+        metavar="SIZE",
+        help="let at most so many bytes pass a second, such as 500kB or 10MiB",
+    )
+    common.add_argument(
+        "--hash",
+        type=_algorithm,
+        metavar="NAME",
+        help="at the end print the digest of what passed as sha256sum does, by sha256, blake2b, md5 ...: on standard "
+        "output, or on standard error if the stream goes there",
+    )
+    telling = common.add_mutually_exclusive_group()
+    telling.add_argument(
+        "-p",
+        "--progress",
+        action="store_true",
+        help="show on standard error how it goes (default: if that is a terminal and standard output is none)",
+    )
+    telling.add_argument("-q", "--quiet", action="store_true", help="say nothing but what goes wrong")
+
+    send = add(
         "send",
-        parents=[common, kept],
+        _send,
+        named,
+        common,
+        kept,
         help="send a file, or standard input, to a receiver",
         description="Send FILE, or standard input, to the receiver of the channel NAME, and wait until it has taken every byte.",
-        epilog=_EXIT_CODES,
+        epilog="""\
+examples:
+  mmapipc send greeting photo.jpg
+  tar c photos | mmapipc send greeting
+  mmapipc send greeting disk.img --limit-rate 10MiB --hash sha256
+"""
+        + _EXIT_CODES,
     )
-    send.add_argument("file", metavar="FILE", nargs="?", help="what to send (default: standard input)")
+    send.add_argument("file", metavar="FILE", nargs="?", type=_path, help="what to send (default, or -: standard input)")
     send.add_argument(
+        "-B",
         "--capacity",
+        "--buffer-size",
         type=_size,
         default=DEFAULT_CAPACITY,
         metavar="SIZE",
-        help="bytes that may be under way, such as 64KiB or 16MiB (default: 4MiB)",
+        help="size of the ring: bytes that may be under way, such as 64KiB or 16MiB (default: 4MiB)",
     )
     send.add_argument(
         "--persist",
         action="store_true",
         help="when a receiver leaves early or dies, wait for the next, which goes on where that one stopped",
     )
-    send.set_defaults(run=_send)
-    receive = commands.add_parser(
+
+    receive = add(
         "receive",
-        parents=[common, kept],
+        _receive,
+        named,
+        common,
+        kept,
         help="receive into a file, or to standard output",
         description="Receive what the sender of the channel NAME sends, until the end of its stream.",
-        epilog=_EXIT_CODES,
+        epilog="""\
+examples:
+  mmapipc receive greeting > copy.jpg
+  mmapipc receive greeting | tar x
+  mmapipc receive greeting -o disk.img --resume
+"""
+        + _EXIT_CODES,
     )
-    receive.add_argument("-o", "--output", metavar="FILE", help="where to write (default: standard output)")
+    receive.add_argument(
+        "-o", "--output", metavar="FILE", type=_path, help="where to write (default, or -: standard output)"
+    )
     receive.add_argument(
         "--resume",
         action="store_true",
         help="go on in FILE where an earlier receiver of this stream (send --persist) stopped",
     )
-    receive.set_defaults(run=_receive)
+
     json = _Command(add_help=False)
     json.add_argument("--json", action="store_true", help="print JSON, for machines")
-    inspect = commands.add_parser(
+    inspect = add(
         "inspect",
-        parents=[named, kept, json],
+        _inspect,
+        named,
+        kept,
+        json,
         help="show a channel, without disturbing it",
         description="Show the channel NAME: who is attached, what has passed and what is in flight.\n"
         "Nothing is claimed, written or held up by that.",
-        epilog="example: mmapipc inspect --watch greeting\n" + _TOOLS_EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="example:\n  mmapipc inspect --watch greeting\n" + _TOOLS_EXIT_CODES,
     )
     inspect.add_argument(
         "--watch",
         action="store_true",
         help="go on until the channel ends, with rates: drawn in place, or a line a second if that is no terminal",
     )
-    inspect.set_defaults(run=_inspect)
-    listing = commands.add_parser(
+    listing = add(
         "list",
-        parents=[json],
+        _list,
+        json,
         help="show all channels, and what killed processes left",
         description="Show this user's channels, one a line, and what killed processes have left of some.\n"
         "Windows does not tell which there are: there, name them.",
-        epilog="example: mmapipc list\n" + _TOOLS_EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="example:\n  mmapipc list\n" + _TOOLS_EXIT_CODES,
     )
     listing.add_argument("names", metavar="NAME", nargs="*", help="only the channel of that name")
-    listing.set_defaults(run=_list)
-    remove = commands.add_parser(
+    add(
         "remove",
-        parents=[named],
+        _remove,
+        named,
         help="delete what killed processes left of a channel",
         description="Delete what killed processes have left of the channel NAME, unless somebody is attached.\n"
         "(The next sender of that name does it too.  On Windows nothing is ever left: a name goes\n"
         "with the last process that has it open.)",
-        epilog="example: mmapipc remove greeting\n" + _TOOLS_EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="example:\n  mmapipc remove greeting\n" + _TOOLS_EXIT_CODES,
     )
-    remove.set_defaults(run=_remove)
     return parser
 
 
@@ -196,11 +313,17 @@ class _FileTrouble(Exception):
     """A file of the user's could not be read or written."""
 
 
+class _ReaderGone(Exception):
+    """Nobody reads any more what is written."""
+
+
 @contextlib.contextmanager
 def _trouble_with(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if platform.reader_is_gone(error):
+            raise _ReaderGone from None
         raise _FileTrouble(f"{what}: {error.strerror or error}") from None
 
 
@@ -214,12 +337,17 @@ def _raw(stream: object, what: str) -> io.RawIOBase:
 
 
 @contextlib.contextmanager
-def _source(path: str | None, ring: str | None) -> Iterator[tuple[io.RawIOBase, str]]:
+def _source(path: str | None, ring: str | None) -> Iterator[tuple[io.BufferedReader, str]]:
+    # Buffered, for Windows: its console cannot give half a character to the
+    # few bytes before the ring's edge.  A large piece is read past the buffer.
     if path is None:
-        yield _raw(sys.stdin, "standard input"), "standard input"
+        buffer = getattr(sys.stdin, "buffer", None)
+        if not isinstance(buffer, io.BufferedReader):
+            raise _FileTrouble("standard input: is closed")
+        yield buffer, "standard input"
         return
     with _trouble_with(path):
-        file = open(path, "rb", buffering=0)
+        file = open(path, "rb")
     with file:
         _refuse_ring(file, path, ring)
         yield file, path
@@ -228,11 +356,13 @@ def _source(path: str | None, ring: str | None) -> Iterator[tuple[io.RawIOBase, 
 class _TellingSender(Sender):
     """A sender that says when a persistent stream has lost its receiver."""
 
+    say: Callable[[str], None]
+
     def _receiver_lost(self) -> None:
-        _say(f"{self.name}: the receiver is gone; the stream goes on with the next")
+        self.say(f"{self.name}: the receiver is gone; the stream goes on with the next")
 
 
-def _move(move: Callable[[memoryview], int | None], view: memoryview, what: str, file: io.RawIOBase) -> int:
+def _move(move: Callable[[memoryview], int | None], view: memoryview, what: str, file: IO[bytes] | io.RawIOBase) -> int:
     """Read into or write from the view; return how many bytes, -1 when it has to be tried again."""
     with _trouble_with(what):
         count = move(view)
@@ -245,13 +375,13 @@ def _move(move: Callable[[memoryview], int | None], view: memoryview, what: str,
     return count
 
 
-def _enlarge(file: io.RawIOBase) -> None:
+def _enlarge(file: IO[bytes] | io.RawIOBase) -> None:
     """Let a pipe take a whole piece at once."""
     with contextlib.suppress(io.UnsupportedOperation):
-        platform.enlarge_pipe(file.fileno(), _PIECE)
+        platform.enlarge_pipe(file.fileno(), PIECE)
 
 
-def _refuse_ring(file: io.RawIOBase, what: str, ring: str | None) -> None:
+def _refuse_ring(file: IO[bytes] | io.RawIOBase, what: str, ring: str | None) -> None:
     """What is moved must not be the file that it is moved through."""
     if ring is not None and os.path.exists(ring):
         with _trouble_with(what):
@@ -259,16 +389,63 @@ def _refuse_ring(file: io.RawIOBase, what: str, ring: str | None) -> None:
                 raise _FileTrouble(f"{what}: is the file of the ring; name another one")
 
 
+class _Silence:
+    """In the place of Progress, where none is wanted."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say = say
+
+    def following(self, end: Sender | Receiver) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+
+def _is_terminal(stream: IO[str] | None) -> bool:
+    return stream is not None and stream.isatty()
+
+
+def _telling(
+    arguments: argparse.Namespace, source: io.BufferedReader | None
+) -> contextlib.AbstractContextManager[Progress | _Silence]:
+    """What tells how the transfer goes; a sender's `source` is given."""
+    if arguments.quiet:
+        return contextlib.nullcontext(_Silence(lambda text: None))
+    wanted = arguments.progress or (_is_terminal(sys.stderr) and not _is_terminal(sys.stdout))
+    # What somebody types would be drawn over.
+    typed = source is not None and source.isatty() and not arguments.progress
+    if not wanted or typed or sys.stderr is None:
+        return contextlib.nullcontext(_Silence(_say))
+    from .progress import Progress
+
+    size = None if source is None else _bytes_left(source)
+    return Progress(arguments.name, sends=source is not None, size=size, kept=arguments.ring is not None, say=_say)
+
+
+def _bytes_left(source: io.BufferedReader) -> int | None:
+    """How many bytes will come; None where that is not known."""
+    with contextlib.suppress(OSError):
+        status = os.fstat(source.fileno())
+        if stat.S_ISREG(status.st_mode) and status.st_size:  # files in /proc say 0
+            return max(status.st_size - source.tell(), 0)
+    return None
+
+
 def _send(arguments: argparse.Namespace) -> None:
     with (
         _source(arguments.file, arguments.ring) as (source, what),
-        _TellingSender(
-            arguments.name, arguments.capacity, arguments.timeout, persist=arguments.persist, file=arguments.ring
-        ) as sender,
+        Passing(arguments.limit_rate, arguments.hash) as passing,
+        _telling(arguments, source) as telling,
     ):
-        _enlarge(source)
-        while count := _move(source.readinto, sender.reserve(_PIECE), what, source):
-            sender.commit(max(count, 0))
+        sender = _TellingSender(
+            arguments.name, arguments.capacity, arguments.timeout, persist=arguments.persist, file=arguments.ring
+        )
+        sender.say = telling.say
+        with sender, telling.following(sender):
+            _enlarge(source)
+            while count := _move(source.readinto1, view := sender.reserve(passing.turn()), what, source):
+                passing.passed(view, count)
+                sender.commit(max(count, 0))
+    if arguments.hash is not None:
+        _print([checksum_line(passing.digest, arguments.file or "-")])
 
 
 @contextlib.contextmanager
@@ -305,18 +482,45 @@ def _place(sink: io.RawIOBase, path: str, position: int, resume: bool) -> None:
             sink.seek(position if resume else 0)
 
 
-def _receive(arguments: argparse.Namespace) -> None:
+def _receive(arguments: argparse.Namespace) -> int | None:
     with (
         _sink(arguments.output, arguments.ring) as (sink, what),
+        Passing(arguments.limit_rate, arguments.hash) as passing,
+        _telling(arguments, None) as telling,
         Receiver(arguments.name, arguments.timeout, file=arguments.ring) as receiver,
+        telling.following(receiver),
     ):
         # Not before the stream is ours: another receiver may be writing there.
         if arguments.output is not None:
             _place(sink, what, receiver.tell(), arguments.resume)
+            if arguments.hash is not None:
+                _hash_beginning(what, receiver.tell(), passing)
         _enlarge(sink)
-        while view := receiver.peek(_PIECE):
-            # Acknowledged when the output has it: what a crash interrupts comes again.
-            receiver.consume(max(_move(sink.write, view, what, sink), 0))
+        try:
+            while view := receiver.peek(passing.turn()):
+                count = _move(sink.write, view, what, sink)
+                passing.passed(view, count)
+                # Acknowledged when the output has it: what a crash interrupts comes again.
+                receiver.consume(max(count, 0))
+        except _ReaderGone:
+            # `receive | head`: it has had enough, and so have we, which is not the same as giving up.
+            return TRUNCATED
+    if arguments.hash is not None:
+        line = checksum_line(passing.digest, arguments.output or "-")
+        if arguments.output is None:
+            _tell(f"{line}\n")
+        else:
+            _print([line])
+    return None
+
+
+def _hash_beginning(path: str, size: int, passing: Passing) -> None:
+    """Hash what an earlier receiver has written: the digest is to be that of the whole stream."""
+    if size:
+        with _trouble_with(path), open(path, "rb") as file:
+            while piece := file.read(min(PIECE, size)):
+                passing.hash(piece)
+                size -= len(piece)
 
 
 def _print(lines: list[str]) -> None:
@@ -430,26 +634,38 @@ def _exit_code(error: Exception) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit code."""
-    parser = _parser()
-    parsed = parser.parse_args(arguments)
-    if getattr(parsed, "resume", False) and parsed.output is None:
-        parser.error("--resume needs -o FILE")
-    name = getattr(parsed, "name", parsed.command)
-    _catch_signals()
+    name = None
     try:
-        code: int | None = parsed.run(parsed)
+        try:
+            parser = _parser()
+            parsed = parser.parse_args(arguments)
+            if getattr(parsed, "resume", False) and parsed.output is None:
+                parser.error("receive --resume needs -o FILE")
+            name = getattr(parsed, "name", parsed.command)
+            _catch_signals()
+            code: int | None = parsed.run(parsed)
+        finally:
+            # What is to be undone is undone.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    except ReceiverLeft:
+        return TRUNCATED  # the receiver had enough, as somebody who closes a pipe
+    except _ReaderGone:
+        return ERROR
     except (ChannelError, _FileTrouble) as error:
         return _report(name, str(error), _exit_code(error))
     except KeyboardInterrupt:
         return _report(name, "interrupted", INTERRUPTED)
     except _Terminated:
         return _report(name, "terminated", TERMINATED)
+    except Exception as error:
+        return _report(name, f"unexpected {type(error).__name__}: {error}; please report this", ERROR)
     return code or OK
 
 
-def _report(name: str, trouble: str, code: int) -> int:
+def _report(name: str | None, trouble: str, code: int) -> int:
     """One line on standard error, which begins with the channel's name; return the exit code."""
-    if not trouble.startswith(f"{name}: "):
+    if name is not None and not trouble.startswith(f"{name}: "):
         trouble = f"{name}: {trouble}"
     _say(trouble)
     return code
@@ -457,7 +673,13 @@ def _report(name: str, trouble: str, code: int) -> int:
 
 def _say(text: str) -> None:
     """Print one line on standard error, if anybody listens there."""
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    _tell(f"mmapipc: {line}\n")
+
+
+def _tell(text: str) -> None:
+    """Write on standard error, if anybody listens there."""
     if sys.stderr is not None:
-        line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
         with contextlib.suppress(OSError):
-            print(f"mmapipc: {line}", file=sys.stderr, flush=True)
+            sys.stderr.write(text)
+            sys.stderr.flush()

@@ -15,25 +15,35 @@ _LONGEST_BAR = 60  # columns: what is a little narrower than the terminal surviv
 _LONGEST_COLUMN = 40  # for the names in a list
 
 
-class Meter:
-    """How fast the counters have moved lately."""
+class Rate:
+    """How fast a counter has moved lately: `value`, in bytes a second."""
 
     def __init__(self) -> None:
-        self._past: deque[tuple[float, Stream]] = deque()
-        self.written = self.read = 0.0  # bytes in a second
+        self._past: deque[tuple[float, int]] = deque()
+        self.value = 0.0
 
-    def add(self, now: float, stream: Stream | None) -> None:
-        """Take what was seen at that time, in seconds."""
-        if stream is None:
-            return
+    def add(self, now: float, count: int) -> None:
+        """Take what was counted at that time, in seconds."""
         past = self._past
-        past.append((now, stream))
+        past.append((now, count))
         while len(past) > 2 and past[1][0] <= now - _RATED_OVER:
             past.popleft()
         then, first = past[0]
         if now > then:
-            self.written = (stream.written - first.written) / (now - then)
-            self.read = (stream.read - first.read) / (now - then)
+            self.value = (count - first) / (now - then)
+
+
+class Meter:
+    """How fast a stream's two counters have moved lately."""
+
+    def __init__(self) -> None:
+        self.written, self.read = Rate(), Rate()
+
+    def add(self, now: float, stream: Stream | None) -> None:
+        """Take what was seen at that time, in seconds."""
+        if stream is not None:
+            self.written.add(now, stream.written)
+            self.read.add(now, stream.read)
 
 
 class Picture:
@@ -47,11 +57,11 @@ class Picture:
 
         Does not use the last column, where terminals differ, nor more rows than there are.
         """
-        lines = [_cut(line, columns - 1) for line in lines[-max(rows - 1, 1) :]]
+        lines = [cut(line, columns - 1) for line in lines[-max(rows - 1, 1) :]]
         back = ""
         # Lines that were folded when the terminal shrank, or were not: nobody
         # knows where they began, and what stands above is not ours to clear.
-        if self._drawn and all(_width(line) < columns for line in self._drawn) and len(self._drawn) < rows:
+        if self._drawn and all(width(line) < columns for line in self._drawn) and len(self._drawn) < rows:
             back = f"\x1b[{len(self._drawn)}A\r"
         self._drawn = lines
         return back + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J"
@@ -73,6 +83,11 @@ def human(size: float) -> str:
     return f"{size:.{0 if unit == 'B' else 1}f} {unit}"
 
 
+def exactly(size: int) -> str:
+    """A number of bytes, and what it is in a larger unit."""
+    return f"{size} bytes" + (f" ({human(size)})" if size >= 1000 else "")
+
+
 def block(look: Look, meter: Meter | None = None) -> list[str]:
     """All that was seen, a line for each; with rates and a bar if there is a meter."""
     facts = [("name", look.name), ("memory", look.location), ("status", look.status)]
@@ -84,21 +99,21 @@ def block(look: Look, meter: Meter | None = None) -> list[str]:
         facts += [
             ("layout", f"version {layout.VERSION}"),
             ("stream", f"{stream.stream_id:016x}{kind}"),
-            ("capacity", f"{stream.capacity} bytes"),
+            ("capacity", exactly(stream.capacity)),
         ]
     facts += [("sender", _side(look.sender)), ("receiver", _side(look.receiver))]
     if stream is not None:
         if meter is None:
             facts += [
-                ("written", f"{stream.written} bytes"),
-                ("read", f"{stream.read} bytes"),
-                ("in flight", f"{stream.in_flight} bytes, {stream.fill:.1f} % full"),
+                ("written", exactly(stream.written)),
+                ("read", exactly(stream.read)),
+                ("in flight", f"{exactly(stream.in_flight)}, {stream.fill:.1f} % full"),
             ]
         else:
             # Short, and what may be cut off comes last.  The bar tells the fill.
             facts += [
-                ("written", f"{human(meter.written)}/s, {stream.written} B"),
-                ("read", f"{human(meter.read)}/s, {stream.read} B"),
+                ("written", f"{human(meter.written.value)}/s, {stream.written} B"),
+                ("read", f"{human(meter.read.value)}/s, {stream.read} B"),
                 ("in flight", f"{stream.in_flight} B"),
             ]
     return [f"{label:<9} {printable(value)}" for label, value in facts]
@@ -122,21 +137,21 @@ def line(look: Look, meter: Meter) -> str:
         return told
     return (
         f"{told}, {stream.written} bytes written, {stream.read} read, "
-        f"{stream.in_flight} in flight ({stream.fill:.1f} %), {human(meter.read)}/s"
+        f"{stream.in_flight} in flight ({stream.fill:.1f} %), {human(meter.read.value)}/s"
     )
 
 
 def table(looks: list[tuple[str, Look | ChannelError]]) -> list[str]:
     """Each channel, or why it cannot be looked at, in one line."""
     shown = [(printable(name), look) for name, look in looks]
-    widest = min(max((_width(name) for name, _ in shown), default=0), _LONGEST_COLUMN)
+    widest = min(max((width(name) for name, _ in shown), default=0), _LONGEST_COLUMN)
     lines = []
     for (name, look), (original, _) in zip(shown, looks):
         if isinstance(look, Look):
             status, told = look.status, _summary(look)
         else:
             status, told = "unusable", printable(str(look).removeprefix(f"{original}: "))
-        lines.append(f"{name}{' ' * (widest - _width(name))}  {status:<11}  {told}")
+        lines.append(f"{name}{' ' * (widest - width(name))}  {status:<11}  {told}")
     return lines
 
 
@@ -181,14 +196,14 @@ def _columns(character: str) -> int:
     return 2 if unicodedata.east_asian_width(character) in "FW" else 1
 
 
-def _width(text: str) -> int:
+def width(text: str) -> int:
     """Columns that the text takes on a terminal."""
     return sum(map(_columns, text))
 
 
-def _cut(text: str, columns: int) -> str:
+def cut(text: str, columns: int) -> str:
     """The text, shortened to so many columns."""
-    if _width(text) <= columns:
+    if width(text) <= columns:
         return text
     dots = "..."[:columns]
     kept, room = "", columns - len(dots)

@@ -62,7 +62,9 @@ class Child:
     def line(self) -> str:
         """The next line of its standard output."""
         assert self.process.stdout
-        return self.process.stdout.readline().decode().strip()
+        line = Background(self.process.stdout.readline).result()
+        assert isinstance(line, bytes)
+        return line.decode().strip()
 
     def feed(self, data: bytes) -> None:
         """Write to its standard input."""

@@ -22,6 +22,7 @@ from mmapipc import display, inspection, layout, platform
 from mmapipc.platform import _names
 
 from .helpers import DEADLINE, WINDOWS, Background, ChannelTest, Child, eventually, noise
+from .terminal import Terminal, TerminalTest
 from .test_hostile import CAPACITIES, FIELDS, HEADERS, SEED, bad_header, targeted_headers
 from .test_names import NAMES
 
@@ -115,10 +116,10 @@ class Inspect(InspectionTest):
                 "status    running",
                 "layout    version 1",
                 f"stream    {facts['stream_id']}",
-                "capacity  4000 bytes",
+                "capacity  4000 bytes (3.9 KiB)",
                 f"sender    open, pid {sender.pid}, claimed",
                 f"receiver  open, pid {receiver.pid}, claimed",
-                "written   1000 bytes",
+                "written   1000 bytes (1.0 KiB)",
                 "read      300 bytes",
                 "in flight 700 bytes, 17.5 % full",
             ],
@@ -251,17 +252,11 @@ class Inspect(InspectionTest):
                 self.assertEqual(code, 1)
                 self.assertRegex(err, r"\Ammapipc: [^\n]*standard output: No space left on device\n\Z")
 
-    def test_help_has_an_example(self):
-        for command in ("inspect", "list", "remove"):
-            text = self.shown(command, "--help")
-            self.assertRegex(text, rf"(?m)^example: mmapipc {command}\b")
-            self.assertIn("exit codes: 0 done, 1 error", text)
-
     def test_send_and_receive_start_without_it(self):
         code = "from mmapipc import cli; cli._parser(); say(sorted(m for m in sys.modules if m.startswith('mmapipc.')))\n"
         loaded = self.python(code).line()
         self.assertIn("mmapipc.channel", loaded)
-        for room in ("inspection", "display"):
+        for room in ("inspection", "display", "progress"):
             self.assertNotIn(f"mmapipc.{room}", loaded)
 
 
@@ -424,74 +419,11 @@ class Watch(InspectionTest):
             self.assertEqual((code, err), (130, f"mmapipc: {self.name}: interrupted\n"))
 
 
-class Terminal:
-    """So much of a terminal as `--watch` uses: lines with a cursor at the start of one."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = [""]
-        self.row = 0
-        self.column = 0
-        self.longest = 0
-        self.draws = 0
-        self.rest = ""  # the beginning of a sequence
-
-    def write(self, text: str) -> None:
-        text = self.rest + text
-        self.rest = re.search(r"(\x1b[^A-Z]*|\r)?\Z", text)[0]
-        for part in re.findall(r"\x1b\[\d*[A-Z]|\r\n|\r|[^\x1b\r]+", text.removesuffix(self.rest)):
-            if part == "\r\n":
-                self.row += 1
-                if self.row == len(self.lines):
-                    self.lines.append("")
-                self.column = 0
-            elif part == "\r":
-                self.column = 0
-            elif part.endswith("A") and part.startswith("\x1b"):
-                self.row -= int(part[2:-1])
-                assert self.row >= 0, "above the top"
-                self.draws += 1
-            elif part == "\x1b[K":
-                self.lines[self.row] = self.lines[self.row][: self.column]
-            elif part == "\x1b[J":
-                self.lines[self.row] = self.lines[self.row][: self.column]
-                del self.lines[self.row + 1 :]
-            elif part.startswith("\x1b"):
-                raise AssertionError(f"an unknown sequence: {part!r}")
-            else:
-                self.lines[self.row] = part + self.lines[self.row][len(part) :]
-                self.column = len(part)
-                self.longest = max(self.longest, display._width(part))
-
-
 @unittest.skipIf(WINDOWS, "POSIX only: pty")
-class OnATerminal(InspectionTest):
-    def setUp(self):
-        super().setUp()
-        import pty
-
-        self.master, slave = pty.openpty()
-        self.addCleanup(os.close, self.master)
-        self.tty = os.ttyname(slave)
-        self.slave = slave
-        self.resize(80)
-
-    def resize(self, columns, rows=24):
-        import fcntl
-        import struct
-        import termios
-
-        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-
+class OnATerminal(TerminalTest):
     def watch(self, term="xterm"):
         command = [sys.executable, "-m", "mmapipc", "inspect", "--watch", self.name]
         return self.start(["sh", "-c", 'exec "$@" >"$0"', self.tty, *command], env={**os.environ, "TERM": term})
-
-    def read(self):
-        """What has come."""
-        import select
-
-        self.assertTrue(select.select([self.master], [], [], DEADLINE)[0], "nothing came")
-        return os.read(self.master, 1 << 16).decode()
 
     def pictures(self):
         """What is drawn, one picture after the other."""
@@ -522,7 +454,7 @@ class OnATerminal(InspectionTest):
                 self.assertLess(terminal.longest, columns)
                 # The last picture, and nothing of the earlier ones.
                 self.assertEqual(terminal.lines[12:], ["end", ""])
-                self.assertEqual(terminal.lines[0], display._cut(f"name      {self.name}", columns - 1))
+                self.assertEqual(terminal.lines[0], display.cut(f"name      {self.name}", columns - 1))
                 if columns >= 40:
                     self.assertEqual(terminal.lines[2], "status    ended")
                     self.assertRegex(terminal.lines[8], r"^written   [0-9.]+ B/s, 500 B$")
@@ -578,10 +510,6 @@ class OnATerminal(InspectionTest):
         self.assertEqual(child.end(), (0, b"", ""))
         self.assertNotIn("\x1b", self.read())
 
-    def tearDown(self):
-        os.close(self.slave)
-        super().tearDown()
-
 
 class Pictures(unittest.TestCase):
     def look(self, name="x"):
@@ -605,7 +533,7 @@ class Pictures(unittest.TestCase):
                     text = picture.draw(display.block(self.look(name)), columns, 24)
                 for line in text.split("\n"):
                     line = re.sub(r"\x1b\[\d*[AJK]|\r", "", line)
-                    self.assertLess(display._width(line), columns)
+                    self.assertLess(display.width(line), columns)
                     self.assertTrue(line.isprintable())
 
     def test_rates(self):
@@ -615,8 +543,8 @@ class Pictures(unittest.TestCase):
             # 10 kB a second; in the last second 20.
             moved = 1000 * tenth + 1000 * max(0, tenth - 20)
             meter.add(tenth / 10, stream._replace(written=moved, read=moved // 2))
-        self.assertAlmostEqual(meter.written, 20_000, delta=2000)
-        self.assertAlmostEqual(meter.read, 10_000, delta=1000)
+        self.assertAlmostEqual(meter.written.value, 20_000, delta=2000)
+        self.assertAlmostEqual(meter.read.value, 10_000, delta=1000)
 
     def test_human_sizes(self):
         for size, text in (

@@ -48,6 +48,8 @@ Two siblings with the same functions; this is the only place that chooses.
     Let others run.
 `enlarge_pipe(descriptor, size)`
     Let a pipe hold so many bytes, where that can be had.
+`reader_is_gone(error)`
+    Whether a write has failed because nobody reads any more.
 `STALE`
     What memory is at which nobody is, in words.
 `ORDERED`
@@ -87,6 +89,7 @@ if sys.platform == "win32":
         open_existing,
         open_file,
         place,
+        reader_is_gone,
         redrawing,
         remove,
         share,
@@ -112,6 +115,7 @@ else:
         open_existing,
         open_file,
         place,
+        reader_is_gone,
         redrawing,
         remove,
         share,
@@ -142,6 +146,7 @@ __all__ = [
     "open_existing",
     "open_file",
     "place",
+    "reader_is_gone",
     "redrawing",
     "remove",
     "share",

@@ -75,6 +75,11 @@ _LOOKS = 3  # times that a lock is tried which others may have for a moment, to 
 _LARGEST_PID = 2**31 - 1
 
 
+def reader_is_gone(error: OSError) -> bool:
+    """Whether a write has failed because nobody reads any more."""
+    return error.errno == errno.EPIPE
+
+
 def enlarge_pipe(descriptor: int, size: int) -> None:
     """Let the pipe hold `size` bytes, if it is one and the system allows that."""
     if hasattr(fcntl, "F_SETPIPE_SZ"):  # Linux

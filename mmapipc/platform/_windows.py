@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import mmap
 import msvcrt
 import os
@@ -146,6 +147,12 @@ _memoryview_at.argtypes = (ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int)
 def yield_processor() -> None:
     """Let others run."""
     time.sleep(0)
+
+
+def reader_is_gone(error: OSError) -> bool:
+    """Whether a write has failed because nobody reads any more."""
+    # The C library has no name for ERROR_NO_DATA, and says "invalid argument".
+    return error.errno in (errno.EPIPE, errno.EINVAL)
 
 
 def enlarge_pipe(descriptor: int, size: int) -> None:

@@ -1,0 +1,79 @@
+"""A terminal to draw on, and what it then shows."""
+
+import os
+import re
+
+from mmapipc import display
+
+from .helpers import DEADLINE, ChannelTest
+
+
+class Terminal:
+    """So much of a terminal as is used: lines with a cursor."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = [""]
+        self.row = 0
+        self.column = 0
+        self.longest = 0
+        self.draws = 0
+        self.rest = ""  # the beginning of a sequence
+
+    def write(self, text: str) -> None:
+        text = self.rest + text
+        self.rest = re.search(r"(\x1b[^A-Z]*|\r)?\Z", text)[0]
+        for part in re.findall(r"\x1b\[\d*[A-Z]|\r\n|\r|[^\x1b\r]+", text.removesuffix(self.rest)):
+            if part == "\r\n":
+                self.row += 1
+                if self.row == len(self.lines):
+                    self.lines.append("")
+                self.column = 0
+            elif part == "\r":
+                self.column = 0
+            elif part.endswith("A") and part.startswith("\x1b"):
+                self.row -= int(part[2:-1])
+                assert self.row >= 0, "above the top"
+                self.draws += 1
+            elif part == "\x1b[K":
+                self.lines[self.row] = self.lines[self.row][: self.column]
+            elif part == "\x1b[J":
+                self.lines[self.row] = self.lines[self.row][: self.column]
+                del self.lines[self.row + 1 :]
+            elif part.startswith("\x1b"):
+                raise AssertionError(f"an unknown sequence: {part!r}")
+            else:
+                self.lines[self.row] = part + self.lines[self.row][len(part) :]
+                self.column = len(part)
+                self.longest = max(self.longest, display.width(part))
+
+
+class TerminalTest(ChannelTest):
+    """A test with a terminal, whose name is `tty`.  POSIX only."""
+
+    def setUp(self):
+        super().setUp()
+        import pty
+
+        self.master, slave = pty.openpty()
+        self.addCleanup(os.close, self.master)
+        self.tty = os.ttyname(slave)
+        self.slave = slave
+        self.resize(80)
+
+    def resize(self, columns, rows=24):
+        import fcntl
+        import struct
+        import termios
+
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def read(self):
+        """What has come."""
+        import select
+
+        self.assertTrue(select.select([self.master], [], [], DEADLINE)[0], "nothing came")
+        return os.read(self.master, 1 << 16).decode()
+
+    def tearDown(self):
+        os.close(self.slave)
+        super().tearDown()

@@ -1,0 +1,375 @@
+"""What a person meets at the command line: progress, digests, limits, quiet ends."""
+
+import contextlib
+import hashlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import unittest
+from pathlib import Path
+
+import mmapipc
+from mmapipc import cli, passing, progress
+
+from .helpers import DEADLINE, WINDOWS, Background, ChannelTest, eventually, noise
+from .terminal import Terminal, TerminalTest
+
+MMAPIPC = [sys.executable, "-m", "mmapipc"]
+SIZE = r"[0-9.]+ (B|KiB|MiB|GiB)"
+LINE = rf"{SIZE} [0-9]:[0-9]{{2}}:[0-9]{{2}} +{SIZE}/s \(mean +{SIZE}/s\) ring +[0-9]+ %"
+
+
+def summary(name, done, size):
+    """The one line at the end."""
+    more = rf" \({SIZE}\)" if size >= 1000 else ""
+    return rf"mmapipc: {name}: {done} {size} bytes{more} in [0-9.]+ s, {SIZE}/s"
+
+
+class Streams(ChannelTest):
+    def test_a_minus_is_a_standard_stream(self):
+        sender = self.send("-", stdin=subprocess.PIPE)
+        receiver = self.receive("-o", "-")
+        sender.feed(b"hello\n")
+        self.assertEqual(sender.end(), (0, b"", ""))
+        self.assertEqual(receiver.end(), (0, b"hello\n", ""))
+
+    def test_limits_hold_bytes_back(self):
+        for limited in ("send", "receive"):
+            with self.subTest(limited=limited):
+                sent = noise(60_000)
+                began = time.perf_counter()
+                options = {limited: ["--limit-rate", "60kB"]}
+                sender = self.send(self.file(sent), *options.get("send", []))
+                receiver = self.receive(*options.get("receive", []))
+                self.assertEqual(receiver.end(), (0, sent, ""))
+                self.assertEqual(sender.end(), (0, b"", ""))
+                # Not the first slice, which goes at once.
+                self.assertGreater(time.perf_counter() - began, 0.75)
+
+    def test_what_a_silent_source_did_not_use_is_not_made_up_for(self):
+        way = passing.Passing(1000, None)
+        way._due -= 3600
+        began = time.perf_counter()
+        for _ in range(3):
+            way.passed(memoryview(bytes(100)), min(100, way.turn()))
+        way.turn()
+        self.assertGreater(time.perf_counter() - began, 0.15)
+
+    def test_rates_as_people_write_them(self):
+        for text, rate in (("1M", 1 << 20), ("500kB/s", 500_000), ("10 MiB/s", 10 << 20)):
+            self.assertEqual(cli._rate(text), rate)
+        for option in ("-L", "--limit-rate", "--rate-limit"):
+            self.assertEqual(cli._parser().parse_args(["send", "x", option, "1M"]).limit_rate, 1 << 20)
+
+
+class Digests(ChannelTest):
+    def test_both_sides_print_what_sha256sum_would(self):
+        for algorithm in ("sha256", "md5", "blake2b"):
+            for sent in (b"", noise(3_000_001)):
+                with self.subTest(algorithm=algorithm, size=len(sent)):
+                    digest = hashlib.new(algorithm, sent).hexdigest()
+                    source, target = self.file(sent), str(self.folder / "target")
+                    ours = f"{'' if source == source.replace(chr(92), '') else chr(92)}{digest}  "
+                    sender = self.send(source, "--hash", algorithm, "--capacity", "100000")
+                    receiver = self.receive("-o", target, "--hash", algorithm)
+                    for child, path in ((sender, source), (receiver, target)):
+                        code, out, err = child.end()
+                        self.assertEqual((code, err), (0, ""))
+                        self.assertEqual(out.decode().rstrip("\r\n"), ours + path.replace("\\", "\\\\"))
+
+    def test_it_keeps_out_of_the_stream(self):
+        sent = noise(100_000)
+        line = f"{hashlib.sha256(sent).hexdigest()}  -\n"
+        sender = self.send("--hash", "sha256", stdin=subprocess.PIPE)
+        receiver = self.receive("--hash", "sha256")
+        output = Background(receiver.end)
+        sender.feed(sent)
+        code, out, err = sender.end()
+        self.assertEqual(output.result(), (0, sent, line))
+        self.assertEqual((code, out.decode().replace("\r\n", "\n"), err), (0, line, ""))
+
+    def test_the_whole_stream_also_when_it_was_resumed(self):
+        sent = noise(100_000)
+        target = str(self.folder / "target")
+        sender = self.send("--persist", "--hash", "sha256", stdin=subprocess.PIPE)
+        receiver = self.receive("-o", target, "--resume")
+        sender.feed(sent[:60_000])
+        eventually(lambda: os.path.exists(target) and os.path.getsize(target) == 60_000, "the first part is there")
+        receiver.kill()
+        sender.feed(sent[60_000:])
+        sender.process.stdin.close()
+        sender.process.stdin = None
+        for child in (self.receive("-o", target, "--resume", "--hash", "sha256"), sender):
+            code, out, _ = child.end()
+            self.assertEqual(code, 0)
+            self.assertIn(hashlib.sha256(sent).hexdigest(), out.decode())
+
+    def test_no_digest_of_what_is_not_whole(self):
+        sender = self.send("--hash", "sha256", stdin=subprocess.PIPE)
+        receiver = self.receive("--hash", "sha256")
+        sender.feed(b"part\n")
+        self.assertEqual(receiver.line(), "part")
+        sender.kill()
+        code, out, err = receiver.end()
+        self.assertEqual((code, out), (3, b""))
+        self.assertNotIn("  -", err)
+
+    def test_names_that_would_break_the_line(self):
+        self.assertEqual(passing.checksum_line("0a", "a b"), "0a  a b")
+        self.assertEqual(passing.checksum_line("0a", "a\nb\\c"), "\\0a  a\\nb\\\\c")
+
+    def test_a_hash_that_there_is_not(self):
+        for algorithm in ("sha257", "shake_128", ""):
+            code, out, err = self.send("--hash", algorithm).end()
+            self.assertEqual((code, out), (2, b""))
+            self.assertRegex(err, r"\Ammapipc send: argument --hash: .* is not a hash that this Python has [^\n]*\n\Z")
+
+
+class Quietly(ChannelTest):
+    def test_a_reader_that_has_enough_ends_both_sides(self):
+        sender = self.send("--capacity", "64KiB", stdin=subprocess.PIPE)
+        receiver = self.receive()
+        sender.feed(b"first\n")
+        self.assertEqual(receiver.line(), "first")
+        receiver.process.stdout.close()
+        receiver.process.stdout = None
+        with contextlib.suppress(OSError):
+            while True:
+                sender.feed(b"more\n" * 10_000)
+        with contextlib.suppress(OSError):
+            sender.process.stdin.close()
+        sender.process.stdin = None
+        self.assertEqual(receiver.end(), (3, None, ""))
+        self.assertEqual(sender.end(), (3, b"", ""))
+
+    def test_a_receiver_in_a_program_that_has_enough(self):
+        sender = self.send(self.file(noise(1_000_000)), "--capacity", "1000")
+        with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
+            receiver.read(10)
+        self.assertEqual(sender.end(), (3, b"", ""))
+
+    def test_nobody_reads_what_the_tools_print(self):
+        with self.both():
+            for arguments, code in (
+                (["--help"], 1),
+                (["send", "--help"], 1),
+                (["--version"], 1),
+                (["list", self.name], 1),
+                (["inspect", self.name], 1),
+                (["inspect", "--watch", self.name], 1),
+                (["nonsense"], 2),
+            ):
+                with self.subTest(arguments=arguments):
+                    reading, writing = os.pipe()
+                    os.close(reading)
+                    # Both, as `2>&1 | head` does.
+                    child = subprocess.Popen([*MMAPIPC, *arguments], stdout=writing, stderr=writing)
+                    os.close(writing)
+                    self.assertEqual(child.wait(DEADLINE), code)
+
+    def test_only_what_goes_wrong_is_said(self):
+        sender = self.send("--persist", "--quiet", stdin=subprocess.PIPE)
+        sender.feed(b"some")
+        with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
+            receiver.read(1)
+        sender.process.stdin.close()
+        sender.process.stdin = None
+        receiver = self.receive("-q")
+        self.assertEqual(receiver.end(), (0, b"ome", ""))
+        self.assertEqual(sender.end(), (0, b"", ""))
+        code, _, err = self.receive("-q", "--timeout", "0").end()
+        self.assertEqual((code, err), (4, f"mmapipc: {self.name}: no sender came for 0 s; start one or wait longer\n"))
+
+    def test_a_fault_of_ours_is_one_line_too(self):
+        child = self.python(
+            "from mmapipc import cli\n"
+            "def fail(*arguments, **options): raise RuntimeError('two\\nlines')\n"
+            "cli.Receiver = fail\n"
+            "sys.exit(cli.main(['receive', name]))\n"
+        )
+        told = f"mmapipc: {self.name}: unexpected RuntimeError: two\\nlines; please report this\n"
+        self.assertEqual(child.end(), (1, b"", told))
+
+    def test_usage_is_one_line(self):
+        for arguments in (["send"], ["receive", "x", "--resume"], ["send", "x", "--nonsense"], ["send", "x", "-p", "-q"], []):
+            code, out, err = self.start([*MMAPIPC, *arguments]).end()
+            self.assertEqual((code, out), (2, b""))
+            self.assertRegex(err, r"\Ammapipc[^\n]*: [^\n]* \(see mmapipc[a-z ]* --help\)\n\Z")
+
+    def test_help_and_version(self):
+        for command in ([], ["send"], ["receive"], ["inspect"], ["list"], ["remove"]):
+            code, out, err = self.start([*MMAPIPC, *command, "--help"]).end()
+            self.assertEqual((code, err), (0, ""))
+            text = out.decode().replace("\r\n", "\n")
+            self.assertRegex(text, rf"\nexamples?\b.*:\n  mmapipc {' '.join(command)}")
+            self.assertRegex(text, r"\nexit codes:\n    0 (delivered|done)\b")
+            code, out, err = self.start([*MMAPIPC, *command, "--version"]).end()
+            self.assertEqual((code, out.decode().strip(), err), (0, f"mmapipc {mmapipc.__version__}", ""))
+
+
+class InLines(ChannelTest):
+    """Progress where there is no terminal."""
+
+    def test_a_line_a_second_and_one_at_the_end(self):
+        sender = self.send("--progress", "--capacity", "64KiB", stdin=subprocess.PIPE)
+        sender.feed(b"x" * 100)
+        said = sender.process.stderr
+        waiting = f"mmapipc: {self.name}: 100 B sent, waiting for a receiver on '{self.name}'"
+        self.assertEqual(said.readline().decode().rstrip(), waiting)
+        receiver = self.receive("--progress", "-o", os.devnull)
+        self.assertRegex(said.readline().decode().rstrip(), rf"\Ammapipc: {self.name}: +{LINE}\Z")
+        sender.feed(b"y" * 2000)
+        code, out, err = sender.end()
+        self.assertEqual((code, out), (0, b""))
+        self.assertRegex(err, rf"{summary(self.name, 'sent', 2100)}\n\Z")
+        code, out, err = receiver.end()
+        self.assertEqual((code, out), (0, b""))
+        self.assertRegex(err, rf"{summary(self.name, 'received', 2100)}\n\Z")
+
+    def test_short_streams_too(self):
+        sender = self.send(self.file(noise(5000)), "--progress")
+        receiver = self.receive("--progress")
+        for child, done in ((receiver, "received"), (sender, "sent")):
+            code, _, err = child.end()
+            self.assertEqual(code, 0)
+            self.assertRegex(err, rf"{summary(self.name, done, 5000)}\n\Z")
+            # It did not take as long as waiting for the other one did, and not no time either.
+            self.assertNotIn("GiB/s", err)
+
+    def test_a_stream_that_did_not_begin_has_no_summary(self):
+        code, _, err = self.receive("--progress", "--timeout", "0").end()
+        self.assertEqual((code, err.count("\n")), (4, 1))
+
+
+@unittest.skipIf(WINDOWS, "POSIX only: pty")
+class OnATerminal(TerminalTest):
+    def on_terminal(self, redirections, *arguments, stdin=subprocess.DEVNULL, **more):
+        """A command of ours with standard streams on the terminal, as the shell's `redirections` of "$0" say."""
+        command = ["sh", "-c", f'exec "$@" {redirections}', self.tty, *MMAPIPC, *arguments]
+        return self.start(command, stdin=stdin, env={**os.environ, "TERM": "xterm", **more})
+
+    def until(self, pattern, text=""):
+        """What comes up to and with the pattern."""
+        end = time.perf_counter() + DEADLINE
+        while not re.search(pattern, text):
+            self.assertLess(time.perf_counter(), end, text[-500:])
+            text += self.read()
+        return text
+
+    def shown(self, text):
+        """What the terminal shows of the text in the end."""
+        terminal = Terminal()
+        terminal.write(text + "\r\n")
+        self.assertNotIn("\x1b", text)
+        return [line.rstrip() for line in terminal.lines[:-1]], terminal.longest
+
+    def test_by_default_if_only_standard_error_is_one(self):
+        receiver = self.on_terminal('2>"$0"', "receive", self.name)
+        self.until(f"\rwaiting for a sender on '{self.name}'")
+        sender = self.on_terminal('2>"$0"', "send", self.name, stdin=subprocess.PIPE)
+        sender.feed(b"hello\n")
+        self.assertEqual(sender.end()[:2], (0, b""))
+        self.assertEqual(receiver.end()[:2], (0, b"hello\n"))
+        self.until("received 6 bytes in .*\n")
+
+    def test_otherwise_not(self):
+        for redirections, *options in (
+            ('>"$0" 2>"$0"', "receive", self.name),
+            ('2>"$0"', "receive", self.name, "--quiet"),
+            ('<"$0" 2>"$0"', "send", self.name),
+        ):
+            with self.subTest(redirections=redirections):
+                child = self.on_terminal(redirections, *options)
+                # As long as a redraw or three would take, and then a byte through it.
+                sends = options[0] == "send"
+                peer = (mmapipc.Receiver if sends else mmapipc.Sender)(self.name, timeout=DEADLINE)
+                time.sleep(0.3)
+                if sends:
+                    os.write(self.master, b"typed\n\x04")
+                    self.assertEqual(peer.read(6), b"typed\n")
+                    self.assertEqual(self.until("typed\r\n"), "typed\r\n")
+                peer.close()
+                self.assertEqual(child.end()[0], 0)
+        os.write(self.slave, b"end\n")
+        self.assertEqual(self.until("end\r\n"), "end\r\n")
+
+    def test_it_fits_any_width_and_is_cleaned_up(self):
+        for columns in (80, 40, 12):
+            with self.subTest(columns=columns):
+                self.resize(columns)
+                sent = noise(60_000)
+                sender = self.on_terminal(
+                    '2>"$0"', "send", self.name, self.file(sent), "--progress", "--limit-rate", "100kB"
+                )
+                text = self.until("waiting|\\.\\.\\.")
+                with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
+                    self.assertEqual(receiver.readall(), sent)
+                self.assertEqual(sender.end()[0], 0)
+                text = self.until("s, .*/s\r\n", text)
+                lines, _ = self.shown(text)
+                self.assertRegex("".join(lines), rf"\A{summary(self.name, 'sent', 60000)}\Z")
+                drawn, _, _ = text.rpartition("mmapipc: ")
+                self.assertLess(self.shown(drawn)[1], columns)
+                if columns >= 40:
+                    self.assertRegex(drawn, rf"\r +{SIZE} +[0-9]+ % .*ETA 0:00:0[0-9]")
+                if columns == 80:
+                    self.assertIn("(mean", drawn)
+                    self.assertIn("ring ", drawn)
+
+    def test_at_most_ten_times_a_second(self):
+        began = time.perf_counter()
+        child = self.on_terminal('2>"$0"', "receive", self.name, "--progress")
+        text = ""
+        while text.count("\r") < 6:
+            text += self.read()
+        self.assertGreater(time.perf_counter() - began, 0.5)
+        child.process.send_signal(signal.SIGTERM)
+        self.assertEqual(child.end()[0], 143)
+
+    def test_other_lines_do_not_run_into_it(self):
+        sender = self.on_terminal('2>"$0"', "send", self.name, "--persist", "--progress", stdin=subprocess.PIPE)
+        sender.feed(b"0123456789")
+        text = self.until("waiting")
+        with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
+            receiver.read(5)
+            text = self.until("ring", text)
+        sender.feed(b"more")  # while it waits for its source it does not look for receivers
+        text = self.until("the receiver is gone.*\r\n(.*\r)*.*waiting", text)
+        sender.process.send_signal(signal.SIGINT)
+        self.assertEqual(sender.end()[0], 130)
+        lines, _ = self.shown(self.until("interrupted\r\n", text))
+        self.assertEqual(lines[0], f"mmapipc: {self.name}: the receiver is gone; the stream goes on with the next")
+        self.assertRegex(lines[1], rf"\A{summary(self.name, 'sent', 14)}\Z")
+        self.assertEqual(lines[2], f"mmapipc: {self.name}: interrupted")
+
+    def test_lines_for_a_dumb_one(self):
+        child = self.on_terminal('2>"$0"', "receive", self.name, TERM="dumb")
+        waiting = f"mmapipc: {self.name}: waiting for a sender on '{self.name}'\r\n"
+        self.assertEqual(self.until("\r\n"), waiting)
+        child.process.send_signal(signal.SIGTERM)
+        self.assertEqual(child.end()[0], 143)
+
+
+class Parts(unittest.TestCase):
+    def test_what_matters_most_is_left_out_last(self):
+        parts = {
+            "bytes": "999.9 MiB",
+            "percent": "100 %",
+            "elapsed": "9:59:59",
+            "rate": "999.9 MiB/s",
+            "mean": "(mean 999.9 MiB/s)",
+            "fill": "ring 100 %",
+            "eta": "ETA 9:59:59",
+        }
+        self.assertEqual(progress.fitted(parts, 79), " ".join(parts.values()))
+        self.assertEqual(progress.fitted(parts, 39), "999.9 MiB 100 % 999.9 MiB/s ETA 9:59:59")
+        self.assertEqual(progress.fitted(parts, 12), "999.9 MiB")
+        for columns in range(80):
+            self.assertLessEqual(len(progress.fitted(parts, columns)), columns)
+
+    def test_clock(self):
+        for seconds, text in ((0, "0:00:00"), (59.6, "0:01:00"), (3661, "1:01:01"), (360_000, "100:00:00")):
+            self.assertEqual(progress.clock(seconds), text)
