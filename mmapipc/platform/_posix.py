@@ -82,10 +82,11 @@ def reader_is_gone(error: OSError) -> bool:
 
 def enlarge_pipe(descriptor: int, size: int) -> None:
     """Let the pipe hold `size` bytes, if it is one and the system allows that."""
-    if hasattr(fcntl, "F_SETPIPE_SZ"):  # Linux
+    set_size = getattr(fcntl, "F_SETPIPE_SZ", None)
+    if set_size is not None and hasattr(fcntl, "F_GETPIPE_SZ"):  # Linux
         with contextlib.suppress(OSError):
             if fcntl.fcntl(descriptor, fcntl.F_GETPIPE_SZ) < size:
-                fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, size)
+                fcntl.fcntl(descriptor, set_size, size)
 
 
 if os.uname().sysname == "Linux":
@@ -454,9 +455,9 @@ def create(place: Place, size: int) -> Memory:
 
 def _reserve(fd: int, start: int, size: int) -> None:
     """Give the file its bytes from `start` on now: on a full disk this fails, and not a later store (SIGBUS)."""
-    try:
+    if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(fd, start, size - start)
-    except AttributeError:  # macOS
+    else:  # macOS
         block = bytes(1 << 20)
         while start < size:
             start += os.pwrite(fd, block[: size - start], start)

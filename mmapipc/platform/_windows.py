@@ -44,6 +44,7 @@ from ._names import Place
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
     from ._futex import Futex
 
@@ -88,8 +89,8 @@ class _MemoryBasicInformation(ctypes.Structure):
 _kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
 
 
-def _declare(function: str, result: object, *arguments: object) -> ctypes._FuncPointer:
-    declared = getattr(_kernel32, function)
+def _declare(function: str, result: Any, *arguments: Any) -> ctypes._FuncPointer:
+    declared: ctypes._FuncPointer = getattr(_kernel32, function)
     declared.restype = result
     declared.argtypes = arguments
     return declared
