@@ -208,6 +208,9 @@ class End:
 
     def __init__(self, peer: Peer, given: Any) -> None:
         self.control, control = multiprocessing.Pipe()
+        self._kill: Callable[[], object]
+        self._wait: Callable[..., object]
+        self._code: Callable[[], int | None]
         with control:
             if peer.spawned:
                 spawned = SPAWN.Process(target=serve, args=(control, peer.label, given), daemon=True)
@@ -299,11 +302,13 @@ class Pair:
                     results[end] = end.answer()
         return [results[end] for end in self._ends]
 
-    def _both(self, writers: tuple[Any, ...], readers: tuple[Any, ...]) -> list[Any]:
+    def _both(self, writers: tuple[Any, ...], readers: tuple[Any, ...]) -> float:
+        """Have both do these; returns the seconds that the writer took."""
         writer, reader = self._ends
         reader.tell(*readers)
         writer.tell(*writers)
-        return self._answers()
+        seconds: float = self._answers()[0]
+        return seconds
 
     def _calibrated(self, what: str, task: Callable[[int, int], float], size: int, wanted: float) -> int:
         """How often to do it for `wanted` seconds; warms the connection up when it finds out."""
@@ -317,10 +322,10 @@ class Pair:
         return self._counts[key]
 
     def _stream(self, size: int, count: int) -> float:
-        return self._both((write_stream, size, count), (read_stream, size, count))[0]
+        return self._both((write_stream, size, count), (read_stream, size, count))
 
     def _awake(self, size: int, rounds: int) -> float:
-        return self._both((ping_awake, size, rounds), (answer_pings, size, rounds))[0]
+        return self._both((ping_awake, size, rounds), (answer_pings, size, rounds))
 
     def stream(self, size: int, wanted: float) -> float:
         """Bytes a second, in writes of `size` bytes, over about `wanted` seconds."""
@@ -334,7 +339,7 @@ class Pair:
 
     def parked(self, size: int, rounds: int, pause: float) -> float:
         """Seconds a round trip of `size` bytes, each after a pause of so many seconds."""
-        return self._both((ping_parked, size, rounds, pause), (answer_pings, size, rounds))[0]
+        return self._both((ping_parked, size, rounds, pause), (answer_pings, size, rounds))
 
     def idle(self, seconds: float) -> Callable[[], float]:
         """Let the reader wait; returns what gives the percent of a core that it took."""

@@ -25,9 +25,11 @@ WINDOWS = os.name == "nt"
 if WINDOWS:
     import msvcrt
     from ctypes import wintypes
-    from multiprocessing.connection import PipeConnection as Connection
+    from multiprocessing.connection import PipeConnection
+
+    Connection = PipeConnection
 else:
-    from multiprocessing.connection import Connection
+    from multiprocessing.connection import Connection as Connection
 
 KIB, MIB = 1 << 10, 1 << 20  # bytes
 SIZES = (1, 64, KIB, 4 * KIB, 64 * KIB, MIB)  # bytes a write
@@ -82,7 +84,9 @@ def share_pipes(stack: contextlib.ExitStack) -> Shares:
     back_out, back_in = os.pipe()
     for fd in (there_out, there_in, back_out, back_in):
         stack.callback(os.close, fd)
-    handle = msvcrt.get_osfhandle if WINDOWS else int
+    handle: Callable[[int], int] = int
+    if WINDOWS:
+        handle = msvcrt.get_osfhandle
     return (handle(there_in), handle(back_out)), (handle(back_in), handle(there_out))
 
 
@@ -188,28 +192,6 @@ def mailbox_link(outgoing: Mailbox, incoming: Mailbox) -> Link:
     return Link(send, receive_into)
 
 
-def windows_mailbox(name: str) -> Mailbox:
-    kernel = ctypes.WinDLL("kernel32", use_last_error=True)
-    kernel.CreateEventW.restype = wintypes.HANDLE
-    kernel.CreateEventW.argtypes = [wintypes.LPVOID, wintypes.BOOL, wintypes.BOOL, wintypes.LPCWSTR]
-    kernel.WaitForSingleObject.argtypes = [wintypes.HANDLE, wintypes.DWORD]
-    for function in (kernel.SetEvent, kernel.ResetEvent):
-        function.argtypes = [wintypes.HANDLE]
-
-    def event(what: str) -> tuple[Callable[[], object], Callable[[], object]]:
-        handle = kernel.CreateEventW(None, True, False, f"{name}-{what}")
-        if not handle:
-            raise ctypes.WinError(ctypes.get_last_error())
-
-        def wait() -> None:
-            kernel.WaitForSingleObject(handle, wintypes.DWORD(-1))
-            kernel.ResetEvent(handle)
-
-        return lambda: kernel.SetEvent(handle), wait
-
-    return Mailbox(mmap.mmap(-1, 1, tagname=name), *event("written"), *event("taken"))
-
-
 def share_semaphores(_: contextlib.ExitStack) -> Shares:
     def parts() -> tuple[Any, Any, Any]:
         return SPAWN.RawArray("B", 1), SPAWN.Semaphore(0), SPAWN.Semaphore(0)
@@ -217,20 +199,45 @@ def share_semaphores(_: contextlib.ExitStack) -> Shares:
     return crossed(parts(), parts())
 
 
-def semaphore_mailbox(parts: tuple[Any, Any, Any]) -> Mailbox:
-    cell, written, taken = parts
-    return Mailbox(cell, written.release, written.acquire, taken.release, taken.acquire)
+if WINDOWS:
+
+    def open_mailbox(name: str) -> Mailbox:
+        kernel = ctypes.WinDLL("kernel32", use_last_error=True)
+        kernel.CreateEventW.restype = wintypes.HANDLE
+        kernel.CreateEventW.argtypes = [wintypes.LPVOID, wintypes.BOOL, wintypes.BOOL, wintypes.LPCWSTR]
+        kernel.WaitForSingleObject.argtypes = [wintypes.HANDLE, wintypes.DWORD]
+        for function in (kernel.SetEvent, kernel.ResetEvent):
+            function.argtypes = [wintypes.HANDLE]
+
+        def event(what: str) -> tuple[Callable[[], object], Callable[[], object]]:
+            handle = kernel.CreateEventW(None, True, False, f"{name}-{what}")
+            if not handle:
+                raise ctypes.WinError(ctypes.get_last_error())
+
+            def wait() -> None:
+                kernel.WaitForSingleObject(handle, wintypes.DWORD(-1))
+                kernel.ResetEvent(handle)
+
+            return lambda: kernel.SetEvent(handle), wait
+
+        return Mailbox(mmap.mmap(-1, 1, tagname=name), *event("written"), *event("taken"))
+
+else:
+
+    def open_mailbox(parts: tuple[Any, Any, Any]) -> Mailbox:
+        cell, written, taken = parts
+        return Mailbox(cell, written.release, written.acquire, taken.release, taken.acquire)
 
 
 def open_mailboxes(given: tuple[Any, Any]) -> Link:
-    outgoing, incoming = map(windows_mailbox if WINDOWS else semaphore_mailbox, given)
+    outgoing, incoming = map(open_mailbox, given)
     return mailbox_link(outgoing, incoming)
 
 
 def meet_zmq(address: bytes | None, announce: Callable[[object], None]) -> Link:
     import zmq
 
-    paired = zmq.Context.instance().socket(zmq.PAIR)
+    paired: Any = zmq.Context.instance().socket(zmq.PAIR)
     if address is None:
         paired.bind("tcp://127.0.0.1:*" if WINDOWS else f"ipc://{os.environ['MMAPIPC_DIR']}/{fresh_name()}")
         announce(paired.last_endpoint)
@@ -279,7 +286,7 @@ def open_iceoryx2(given: tuple[str, str]) -> Link:
         while (sample := subscriber.receive()) is None:
             listener.blocking_wait()
         payload = sample.payload()
-        size = payload.len()
+        size: int = payload.len()
         buffer[:size] = payload.as_memory_view()
         sample.delete()
         return size
