@@ -1,5 +1,14 @@
+"""`python -m mmapipc`, and the entry point of a zipapp."""
+
 import sys
 
-from .cli import main
+from . import cli
 
-sys.exit(main())
+
+def main() -> None:
+    """Run the command line and exit: what zipapp calls it with ignores a returned code."""
+    sys.exit(cli.main())
+
+
+if __name__ == "__main__":
+    main()

@@ -75,10 +75,9 @@ class Transfers(ChannelTest):
         import resource
 
         sender = self.send("/dev/zero")
-        receiver = self.start(
-            [sys.executable, "-c", "import sys; sys.path.insert(0, sys.argv[2]); import mmapipc\n"
-             "r = mmapipc.Receiver(sys.argv[1]); total = 0\n"
-             "while total < 1 << 30: n = len(r.peek(1 << 20)); r.consume(n); total += n\n", self.name, str(ROOT)]
+        receiver = self.python(
+            "r = mmapipc.Receiver(name); total = 0\n"
+            "while total < 1 << 30: n = len(r.peek(1 << 20)); r.consume(n); total += n\n"
         )
         self.assertEqual(receiver.end()[0], 0)
         self.assertEqual(sender.end()[0], 3)

@@ -1,0 +1,65 @@
+"""What is made of the package: a zipapp, typed, with the public names that it says."""
+
+import shutil
+import subprocess
+import sys
+import types
+import unittest
+import zipapp
+from pathlib import Path
+
+import mmapipc
+
+from .helpers import ChannelTest, noise
+
+PACKAGE = Path(mmapipc.__file__).parent
+
+
+class Zipapps(ChannelTest):
+    def setUp(self):
+        super().setUp()
+        app = self.folder / "app"
+        # Not copy2, the default: Wine 8 lacks its CopyFile2.
+        shutil.copytree(
+            PACKAGE,
+            app / "mmapipc",
+            ignore=shutil.ignore_patterns("__pycache__"),
+            copy_function=shutil.copyfile,
+        )
+        self.pyz = str(self.folder / "mmapipc.pyz")
+        zipapp.create_archive(app, self.pyz, main="mmapipc.__main__:main")
+
+    def run_pyz(self, *arguments, stdin=subprocess.DEVNULL):
+        return self.start([sys.executable, self.pyz, *arguments], stdin)
+
+    def test_a_stream(self):
+        sent = noise(300_000)
+        target = self.folder / "target"
+        receiver = self.run_pyz("receive", self.name, "-o", str(target), "--timeout", "60")
+        sender = self.run_pyz("send", self.name, "--timeout", "60", stdin=subprocess.PIPE)
+        sender.feed(sent)
+        self.assertEqual(sender.end(), (0, b"", ""))
+        self.assertEqual(receiver.end(), (0, b"", ""))
+        self.assertEqual(target.read_bytes(), sent)
+
+    def test_exit_codes(self):
+        code, _, err = self.run_pyz("receive", self.name, "--timeout", "0.1").end()
+        self.assertEqual(code, 4, err)
+        self.assertIn(self.name, err)
+        code, _, err = self.run_pyz("send").end()
+        self.assertEqual(code, 2, err)
+        self.assertIn("mmapipc", err)
+
+
+class Package(unittest.TestCase):
+    def test_the_public_names(self):
+        self.assertEqual(mmapipc.__all__, sorted(mmapipc.__all__))
+        public = {
+            name
+            for name, value in vars(mmapipc).items()
+            if not name.startswith("_") and not isinstance(value, types.ModuleType)
+        }
+        self.assertEqual(public, set(mmapipc.__all__))
+
+    def test_it_says_that_it_is_typed(self):
+        self.assertTrue((PACKAGE / "py.typed").is_file())
