@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import unicodedata
 from collections import deque
 
 from . import layout, platform
 from .errors import ChannelError
-from .inspection import Look, Side, Stream
+
+TYPE_CHECKING = False  # progress starts without it
+if TYPE_CHECKING:
+    from .inspection import Look, Side, Stream
 
 _RATED_OVER = 1.0  # seconds
 _LONGEST_BAR = 60  # columns: what is a little narrower than the terminal survives that it shrinks a little
@@ -147,24 +149,26 @@ def table(looks: list[tuple[str, Look | ChannelError]]) -> list[str]:
     widest = min(max((width(name) for name, _ in shown), default=0), _LONGEST_COLUMN)
     lines = []
     for (name, look), (original, _) in zip(shown, looks):
-        if isinstance(look, Look):
-            status, told = look.status, _summary(look)
-        else:
+        if isinstance(look, ChannelError):
             status, told = "unusable", printable(str(look).removeprefix(f"{original}: "))
+        else:
+            status, told = look.status, _summary(look)
         lines.append(f"{name}{' ' * (widest - width(name))}  {status:<11}  {told}")
     return lines
 
 
 def as_json(found: object) -> str:
     """One line."""
+    import json
+
     return json.dumps(found)
 
 
 def entry(name: str, look: Look | ChannelError) -> dict[str, object]:
     """What `list --json` says of a channel."""
-    if isinstance(look, Look):
-        return look.facts()
-    return {"name": name, "status": "unusable", "error": str(look)}
+    if isinstance(look, ChannelError):
+        return {"name": name, "status": "unusable", "error": str(look)}
+    return look.facts()
 
 
 def _summary(look: Look) -> str:
