@@ -490,8 +490,8 @@ class Sender(_End):
                 # All but one that is attached, also those that came and went
                 # between two looks.  Who comes after the look is not counted.
                 lost = came - (self._end.deserted is None)
-            if self._told_of < lost:
-                self._told_of = lost
+            while self._told_of < lost:
+                self._told_of += 1
                 self._receiver_lost()
         return verdict
 
