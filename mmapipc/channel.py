@@ -490,13 +490,13 @@ class Sender(_End):
                 # All but one that is attached, also those that came and went
                 # between two looks.  Who comes after the look is not counted.
                 lost = came - (self._end.deserted is None)
-            while self._told_of < lost:
-                self._told_of += 1
-                self._receiver_lost()
+            if self._told_of < lost:
+                more, self._told_of = lost - self._told_of, lost
+                self._receivers_lost(more)
         return verdict
 
-    def _receiver_lost(self) -> None:
-        """Called when a persistent stream has lost its receiver."""
+    def _receivers_lost(self, count: int) -> None:
+        """Called when a persistent stream has lost so many more receivers."""
 
     def _wait(self) -> bool:
         self._raise_unless_fine(self._waiter.until_moved(self._verdict_at_last, self._timeout))

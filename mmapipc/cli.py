@@ -358,8 +358,9 @@ class _TellingSender(Sender):
 
     say: Callable[[str], None]
 
-    def _receiver_lost(self) -> None:
-        self.say(f"{self.name}: the receiver is gone; the stream goes on with the next")
+    def _receivers_lost(self, count: int) -> None:
+        gone = "the receiver is" if count == 1 else f"{count} receivers are"
+        self.say(f"{self.name}: {gone} gone; the stream goes on with the next")
 
 
 def _move(move: Callable[[memoryview], int | None], view: memoryview, what: str, file: IO[bytes] | io.RawIOBase) -> int:

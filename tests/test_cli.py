@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -135,7 +136,9 @@ class Endings(ChannelTest):
         sender.process.stdin = None
         self.assertEqual(self.receive("-o", target, "--resume").end(), (0, b"", ""))
         code, _, err = sender.end()
-        self.assertEqual((code, err), (0, f"mmapipc: {self.name}: the receiver is gone; the stream goes on with the next\n" * 3))
+        self.assertEqual(code, 0)
+        told = re.findall(rf"mmapipc: {self.name}: (?:the|(\d+)) receivers? (?:is|are) gone; the stream goes on with the next\n", err)
+        self.assertEqual((len(told), sum(int(count or 1) for count in told)), (err.count("\n"), 3))
         self.assertEqual(Path(target).read_bytes(), sent)
 
     def test_a_lost_receiver_is_told_of_also_when_the_next_has_done_everything(self):
@@ -146,7 +149,7 @@ class Endings(ChannelTest):
             for size in (2, 2, 6):
                 with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
                     receiver.read(size)
-        self.assertEqual(said, [f"{self.name}: the receiver is gone; the stream goes on with the next"] * 2)
+        self.assertEqual(said, [f"{self.name}: 2 receivers are gone; the stream goes on with the next"])
 
     def test_what_cannot_be_resumed_is_refused(self):
         with mmapipc.Sender(self.name, timeout=DEADLINE, persist=True) as sender:
