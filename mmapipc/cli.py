@@ -618,6 +618,7 @@ def _terminate(number: int, frame: object) -> None:
 
 def _catch_signals() -> None:
     """Let the signals that end a process unwind it, so that the peer is told."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _terminate)
     if hasattr(signal, "SIGBREAK"):  # Windows: Ctrl-Break
         signal.signal(signal.SIGBREAK, signal.default_int_handler)
@@ -638,12 +639,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name = None
     try:
         try:
+            _catch_signals()
             parser = _parser()
             parsed = parser.parse_args(arguments)
             if getattr(parsed, "resume", False) and parsed.output is None:
                 parser.error("receive --resume needs -o FILE")
             name = getattr(parsed, "name", parsed.command)
-            _catch_signals()
             code: int | None = parsed.run(parsed)
         finally:
             # What is to be undone is undone.

@@ -2,8 +2,11 @@
 """`mmapipc receive`, without installing anything."""
 
 import os.path
+import signal
 import sys
 
+# Ctrl-C ends an import without a traceback; `main` then has a word to say.
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from mmapipc.cli import main  # noqa: E402
