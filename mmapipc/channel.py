@@ -132,7 +132,9 @@ class _End(io.RawIOBase):
         try:
             peer = f"{self._peer} attached" if self.attached else f"no {self._peer}"
             return f"<{kind} at byte {self._end.sequence}, {self.in_flight} of {self.capacity} in flight, {peer}>"
-        except (ValueError, AttributeError):  # closed or damaged, or there is no stream yet
+        except LayoutError:
+            return f"<{kind} damaged>"
+        except (ValueError, AttributeError):  # closed, or there is no stream yet
             return f"<{kind} closed>"
 
     def _map(self, memory: platform.Memory, capacity: int) -> None:
@@ -488,8 +490,10 @@ class Sender(_End):
                 lost = self._end.receivers - 1
             else:
                 # All but one that is attached, also those that came and went
-                # between two looks.  Who comes after the look is not counted.
+                # between two looks.
                 lost = came - (self._end.deserted is None)
+                if self._told_of < lost == came and platform.holder(self._place, self._peer) is not None:
+                    lost -= 1  # the next one is about to attach, and may be counted already
             if self._told_of < lost:
                 more, self._told_of = lost - self._told_of, lost
                 self._receivers_lost(more)
@@ -653,6 +657,8 @@ class Receiver(_End):
     `with` block left by an exception, collected without `close()`) or is killed.
     Unless the sender made the stream with `persist`: then the next receiver
     goes on where this one stopped, and `tell()` is not 0 at its start.
+    (The `with` block of a wrapper such as `io.BufferedReader` closes the
+    Receiver properly even when an exception leaves it.)
 
     With `file`, the path that the sender has, the sender may have gone already:
     what it left is read, and ends as it ended.

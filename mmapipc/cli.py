@@ -45,7 +45,7 @@ TERMINATED = 143
 
 _EXIT_CODES = """
 exit codes:
-    0 delivered: the receiver has taken every byte
+    0 delivered: the receiver has taken every byte (with --file: or the disk has it)
     1 error: a file, the memory, or a name that is in use
     2 usage
     3 truncated, or not wholly delivered
@@ -85,6 +85,7 @@ def _rate(text: str) -> int:
 
 def _path(text: str) -> str | None:
     """None for `-`: the standard stream."""
+    text = _operand(text)
     return None if text == "-" else text
 
 
@@ -116,22 +117,32 @@ class _Parser(argparse.ArgumentParser):
             _write(message)
 
 
+_NO_OPTION = "\0"  # marks what stood behind "--"
+
+
+def _operand(text: str) -> str:
+    return text.removeprefix(_NO_OPTION)
+
+
 class _Command(_Parser):
     """Takes FILE also behind options, which argparse does only when it is asked to."""
 
     _asked = False
 
     def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
-        # It would forget that nothing behind "--" is an option.
-        if self._asked or (args is not None and "--" in args):
+        if self._asked:
             return super().parse_known_args(args, namespace)
         self._asked = True
+        # argparse would forget that nothing behind "--" is an option.
+        if "--" in args:
+            place = args.index("--")
+            args = [*args[:place], *(_NO_OPTION + each for each in args[place + 1 :])]
         try:
             found, unknown = self.parse_known_intermixed_args(args, namespace)
         finally:
             self._asked = False
         if unknown:
-            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+            self.error(f"unrecognized arguments: {' '.join(map(_operand, unknown))}")
         return found, unknown
 
 
@@ -167,11 +178,11 @@ Each command has a --help of its own: mmapipc send --help
             epilog=epilog,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        command.set_defaults(run=run)
+        command.set_defaults(run=run, error=command.error)
         return command
 
     named = _Command(add_help=False)
-    named.add_argument("name", metavar="NAME", help="name of the channel: any text, the same at both ends")
+    named.add_argument("name", metavar="NAME", type=_operand, help="name of the channel: any text, the same at both ends")
     kept = _Command(add_help=False)
     kept.add_argument(
         "--file",
@@ -192,15 +203,15 @@ Each command has a --help of its own: mmapipc send --help
         "--limit-rate",
         "--rate-limit",
         type=_rate,
-        metavar="SIZE",
+        metavar="RATE",
         help="let at most so many bytes pass a second, such as 500kB or 10MiB",
     )
     common.add_argument(
         "--hash",
         type=_algorithm,
-        metavar="NAME",
+        metavar="ALGORITHM",
         help="at the end print the digest of what passed as sha256sum does, by sha256, blake2b, md5 ...: on standard "
-        "output, or on standard error if the stream goes there",
+        "output, or on standard error if the stream goes there; with --resume that of the whole FILE",
     )
     telling = common.add_mutually_exclusive_group()
     telling.add_argument(
@@ -295,7 +306,7 @@ examples:
         "Windows does not tell which there are: there, name them.",
         epilog="example:\n  mmapipc list\n" + _TOOLS_EXIT_CODES,
     )
-    listing.add_argument("names", metavar="NAME", nargs="*", help="only the channel of that name")
+    listing.add_argument("names", metavar="NAME", type=_operand, nargs="*", help="only the channel of that name")
     add(
         "remove",
         _remove,
@@ -322,8 +333,6 @@ def _trouble_with(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if platform.reader_is_gone(error):
-            raise _ReaderGone from None
         raise _FileTrouble(f"{what}: {error.strerror or error}") from None
 
 
@@ -337,17 +346,12 @@ def _raw(stream: object, what: str) -> io.RawIOBase:
 
 
 @contextlib.contextmanager
-def _source(path: str | None, ring: str | None) -> Iterator[tuple[io.BufferedReader, str]]:
-    # Buffered, for Windows: its console cannot give half a character to the
-    # few bytes before the ring's edge.  A large piece is read past the buffer.
+def _source(path: str | None, ring: str | None) -> Iterator[tuple[io.RawIOBase, str]]:
     if path is None:
-        buffer = getattr(sys.stdin, "buffer", None)
-        if not isinstance(buffer, io.BufferedReader):
-            raise _FileTrouble("standard input: is closed")
-        yield buffer, "standard input"
+        yield _raw(sys.stdin, "standard input"), "standard input"
         return
     with _trouble_with(path):
-        file = open(path, "rb")
+        file = open(path, "rb", buffering=0)
     with file:
         _refuse_ring(file, path, ring)
         yield file, path
@@ -363,26 +367,41 @@ class _TellingSender(Sender):
         self.say(f"{self.name}: {gone} gone; the stream goes on with the next")
 
 
-def _move(move: Callable[[memoryview], int | None], view: memoryview, what: str, file: IO[bytes] | io.RawIOBase) -> int:
-    """Read into or write from the view; return how many bytes, -1 when it has to be tried again."""
+def _read(file: io.RawIOBase, view: memoryview, what: str) -> int:
+    """Read into the view; return how many bytes, 0 at the end."""
     with _trouble_with(what):
-        count = move(view)
-        if count is None:  # somebody made the file non-blocking
-            import select
-
-            reads, writes = ([], [file]) if view.readonly else ([file], [])
-            select.select(reads, writes, [])
-            return -1
+        while (count := file.readinto(view)) is None:
+            _wait_for(reads=[file])
     return count
 
 
-def _enlarge(file: IO[bytes] | io.RawIOBase) -> None:
+def _written(file: io.RawIOBase, view: memoryview, what: str) -> int:
+    """Write from the view; return how many bytes."""
+    with _trouble_with(what):
+        try:
+            while (count := file.write(view)) is None:
+                _wait_for(writes=[file])
+        except OSError as error:
+            if platform.reader_is_gone(error, file.fileno()):
+                raise _ReaderGone from None
+            raise
+    return count
+
+
+def _wait_for(reads: Sequence[io.RawIOBase] = (), writes: Sequence[io.RawIOBase] = ()) -> None:
+    """Wait for a file that somebody has made non-blocking."""
+    import select
+
+    select.select(reads, writes, [])
+
+
+def _enlarge(file: io.RawIOBase) -> None:
     """Let a pipe take a whole piece at once."""
     with contextlib.suppress(io.UnsupportedOperation):
         platform.enlarge_pipe(file.fileno(), PIECE)
 
 
-def _refuse_ring(file: IO[bytes] | io.RawIOBase, what: str, ring: str | None) -> None:
+def _refuse_ring(file: io.RawIOBase, what: str, ring: str | None) -> None:
     """What is moved must not be the file that it is moved through."""
     if ring is not None and os.path.exists(ring):
         with _trouble_with(what):
@@ -405,7 +424,7 @@ def _is_terminal(stream: IO[str] | None) -> bool:
 
 
 def _telling(
-    arguments: argparse.Namespace, source: io.BufferedReader | None
+    arguments: argparse.Namespace, source: io.RawIOBase | None
 ) -> contextlib.AbstractContextManager[Progress | _Silence]:
     """What tells how the transfer goes; a sender's `source` is given."""
     if arguments.quiet:
@@ -421,7 +440,7 @@ def _telling(
     return Progress(arguments.name, sends=source is not None, size=size, kept=arguments.ring is not None, say=_say)
 
 
-def _bytes_left(source: io.BufferedReader) -> int | None:
+def _bytes_left(source: io.RawIOBase) -> int | None:
     """How many bytes will come; None where that is not known."""
     with contextlib.suppress(OSError):
         status = os.fstat(source.fileno())
@@ -431,6 +450,8 @@ def _bytes_left(source: io.BufferedReader) -> int | None:
 
 
 def _send(arguments: argparse.Namespace) -> None:
+    if arguments.hash is not None:
+        _raw(sys.stdout, "standard output")  # or the digest would go nowhere
     with (
         _source(arguments.file, arguments.ring) as (source, what),
         Passing(arguments.limit_rate, arguments.hash) as passing,
@@ -442,9 +463,9 @@ def _send(arguments: argparse.Namespace) -> None:
         sender.say = telling.say
         with sender, telling.following(sender):
             _enlarge(source)
-            while count := _move(source.readinto1, view := sender.reserve(passing.turn()), what, source):
+            while count := _read(source, view := sender.reserve(passing.turn()), what):
                 passing.passed(view, count)
-                sender.commit(max(count, 0))
+                sender.commit(count)
     if arguments.hash is not None:
         _print([checksum_line(passing.digest, arguments.file or "-")])
 
@@ -484,44 +505,52 @@ def _place(sink: io.RawIOBase, path: str, position: int, resume: bool) -> None:
 
 
 def _receive(arguments: argparse.Namespace) -> int | None:
+    path = arguments.output
+    if arguments.resume and path is None:
+        arguments.error("--resume needs -o FILE")
+    if arguments.hash is not None:
+        # Or the digest would go nowhere.
+        if path is not None:
+            _raw(sys.stdout, "standard output")
+        elif sys.stderr is None:
+            raise _FileTrouble("standard error: is closed")
     with (
-        _sink(arguments.output, arguments.ring) as (sink, what),
+        _sink(path, arguments.ring) as (sink, what),
         Passing(arguments.limit_rate, arguments.hash) as passing,
         _telling(arguments, None) as telling,
         Receiver(arguments.name, arguments.timeout, file=arguments.ring) as receiver,
         telling.following(receiver),
     ):
+        resumed = arguments.resume and receiver.tell() > 0
         # Not before the stream is ours: another receiver may be writing there.
-        if arguments.output is not None:
+        if path is not None:
             _place(sink, what, receiver.tell(), arguments.resume)
-            if arguments.hash is not None:
-                _hash_beginning(what, receiver.tell(), passing)
         _enlarge(sink)
         try:
             while view := receiver.peek(passing.turn()):
-                count = _move(sink.write, view, what, sink)
+                count = _written(sink, view, what)
                 passing.passed(view, count)
                 # Acknowledged when the output has it: what a crash interrupts comes again.
-                receiver.consume(max(count, 0))
+                receiver.consume(count)
         except _ReaderGone:
             # `receive | head`: it has had enough, and so have we, which is not the same as giving up.
             return TRUNCATED
     if arguments.hash is not None:
-        line = checksum_line(passing.digest, arguments.output or "-")
-        if arguments.output is None:
+        # An earlier receiver had the beginning.
+        line = checksum_line(_digest_of(path, arguments.hash) if resumed else passing.digest, path or "-")
+        if path is None:
             _tell(f"{line}\n")
         else:
             _print([line])
     return None
 
 
-def _hash_beginning(path: str, size: int, passing: Passing) -> None:
-    """Hash what an earlier receiver has written: the digest is to be that of the whole stream."""
-    if size:
-        with _trouble_with(path), open(path, "rb") as file:
-            while piece := file.read(min(PIECE, size)):
-                passing.hash(piece)
-                size -= len(piece)
+def _digest_of(path: str, algorithm: str) -> str:
+    with _trouble_with(path), open(path, "rb", buffering=0) as file, Passing(None, algorithm) as passing:
+        piece = memoryview(bytearray(PIECE))
+        while count := _read(file, piece, path):
+            passing.passed(piece, count)
+    return passing.digest
 
 
 def _print(lines: list[str]) -> None:
@@ -534,7 +563,7 @@ def _write(text: str) -> None:
     sink = _raw(sys.stdout, "standard output")
     data = memoryview(text.encode(sys.stdout.encoding, "backslashreplace"))
     while data:
-        data = data[max(_move(sink.write, data, "standard output", sink), 0) :]
+        data = data[_written(sink, data, "standard output") :]
 
 
 # What the next three import, `send` and `receive` start without.
@@ -642,14 +671,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _catch_signals()
             parser = _parser()
             parsed = parser.parse_args(arguments)
-            if getattr(parsed, "resume", False) and parsed.output is None:
-                parser.error("receive --resume needs -o FILE")
             name = getattr(parsed, "name", parsed.command)
             code: int | None = parsed.run(parsed)
         finally:
-            # What is to be undone is undone.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            # What is to be undone is undone: the next one may just end us.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
     except ReceiverLeft:
         return TRUNCATED  # the receiver had enough, as somebody who closes a pipe
     except _ReaderGone:

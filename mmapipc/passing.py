@@ -30,12 +30,14 @@ class Passing:
 
     def __enter__(self) -> Passing:
         if self._algorithm is not None:
+            import hashlib
             import queue
             import threading
 
+            self._found = hashlib.new(self._algorithm, usedforsecurity=False)
             self._queue: queue.Queue[bytes] = queue.Queue(_WAITING_TO_BE_HASHED)
             # Beside the copying: hashing lets other threads run.
-            self._thread = threading.Thread(target=self._hash, args=(self._algorithm,), daemon=True)
+            self._thread = threading.Thread(target=self._hash, daemon=True)
             self._thread.start()
         return self
 
@@ -43,6 +45,7 @@ class Passing:
         if self._algorithm is not None:
             self._queue.put(b"")
             self._thread.join()
+            self.digest = self._found.hexdigest()
 
     def turn(self) -> int:
         """Wait until bytes may pass; return how many may at once."""
@@ -55,21 +58,12 @@ class Passing:
         if self._rate is not None:
             # What a silent source has not used is lost, what a late wake-up cost is not.
             self._due = max(self._due, time.perf_counter() - _SLICE) + count / self._rate
-        if self._algorithm is not None:
-            self.hash(bytes(piece[:count]))
+        if self._algorithm is not None and count:
+            self._queue.put(bytes(piece[:count]))
 
-    def hash(self, data: bytes) -> None:
-        """Hash bytes that need not pass any more."""
-        if data:
-            self._queue.put(data)
-
-    def _hash(self, algorithm: str) -> None:
-        import hashlib
-
-        found = hashlib.new(algorithm, usedforsecurity=False)
+    def _hash(self) -> None:
         while data := self._queue.get():
-            found.update(data)
-        self.digest = found.hexdigest()
+            self._found.update(data)
 
 
 def check_algorithm(name: str) -> None:

@@ -62,7 +62,9 @@ class Progress:
         self._end: Sender | Receiver | None = None
         self._ending = False  # nothing more comes from this end
         self._met = False  # the other end was there
-        self._first = self._bytes = 0
+        self._first = 0
+        self._moved = 0  # by this end
+        self._bytes = 0  # of them, what a receiver has taken, if that is what counts
         self._fill = 0.0
         self._rate = Rate()
         self._began = time.perf_counter()
@@ -76,9 +78,11 @@ class Progress:
         self._thread.start()
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self._over.set()
         self._thread.join()
+        if kind is None:
+            self._bytes = self._moved  # what was in flight was taken
         if self._end is not None:
             self._say(self._summary())
 
@@ -137,9 +141,12 @@ class Progress:
             moved, in_flight, capacity, attached = end.tell() - self._first, end.in_flight, end.capacity, end.attached
         except ValueError:
             return  # it is closed just now
-        self._bytes = moved
+        self._moved = moved
+        counts_taken = self._sends and not self._kept
+        # More may be in flight than when `moved` was read.
+        self._bytes = max(self._bytes, moved - in_flight) if counts_taken else moved
         self._fill = 100 * in_flight / capacity
-        self._rate.add(now, moved)
+        self._rate.add(now, self._bytes)
         self._met |= attached or in_flight < moved
         if not self._met:
             self._began = now  # waiting is not slowness

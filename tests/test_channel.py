@@ -213,6 +213,10 @@ class RawFiles(ChannelTest):
                 sender.finish()
                 self.assertFalse(receiver.attached)
                 receiver.read(3)
+        with self.both() as (sender, receiver):
+            sender._words[layout.RECEIVER_STATE] = 99
+            self.assertEqual(repr(sender), f"<mmapipc.Sender {self.name!r} damaged>")
+            sender._words[layout.RECEIVER_STATE] = layout.OPEN
         for end in (sender, receiver):
             self.assertEqual(repr(end), f"<mmapipc.{type(end).__name__} {self.name!r} closed>")
 

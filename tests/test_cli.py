@@ -9,9 +9,10 @@ import subprocess
 import sys
 import unittest
 from pathlib import Path
+from unittest import mock
 
 import mmapipc
-from mmapipc import cli
+from mmapipc import cli, ring
 
 from .helpers import DEADLINE, WINDOWS, Background, ChannelTest, eventually, noise
 
@@ -151,6 +152,24 @@ class Endings(ChannelTest):
                     receiver.read(size)
         self.assertEqual(said, [f"{self.name}: 2 receivers are gone; the stream goes on with the next"])
 
+    def test_a_receiver_that_is_just_attaching_is_not_lost(self):
+        said = []
+        attach = ring.Consumer.attach
+
+        def seen(half, pid):
+            # Between its steps: it is counted, and not yet there.
+            with mock.patch.object(half, "_order", lambda: sender._verdict(True)):
+                attach(half, pid)
+
+        with cli._TellingSender(self.name, timeout=DEADLINE, persist=True) as sender:
+            sender.say = said.append
+            sender.write(b"0123456789")
+            with mock.patch.object(ring.Consumer, "attach", seen):
+                for size in (4, 6):
+                    with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
+                        receiver.read(size)
+        self.assertEqual(said, [f"{self.name}: the receiver is gone; the stream goes on with the next"])
+
     def test_what_cannot_be_resumed_is_refused(self):
         with mmapipc.Sender(self.name, timeout=DEADLINE, persist=True) as sender:
             sender.write(b"0123456789")
@@ -177,6 +196,10 @@ class Endings(ChannelTest):
         self.check(self.send(missing), 1, missing)
         self.check(self.receive("-o", missing), 1, missing)
         self.check(self.receive("-o", str(self.folder)), 1, str(self.folder))
+        if WINDOWS:
+            impossible = str(self.folder / "what?")
+            self.check(self.send(impossible), 1, impossible)
+            self.check(self.receive("-o", impossible), 1, impossible)
 
     def test_usage(self):
         for arguments in (
@@ -205,6 +228,13 @@ class Endings(ChannelTest):
         receiver = self.start([sys.executable, "-m", "mmapipc", "receive", "--timeout", "60", "--", "-n"])
         self.assertEqual(receiver.end(), (0, b"hello", ""))
         self.assertEqual(sender.end(), (0, b"", ""))
+        for arguments, name, file in (
+            (["-q", "--", "-n", "--", ], "-n", "--"),
+            (["n", "-q", "--", "-"], "n", None),
+            (["n", "--", "-q"], "n", "-q"),
+        ):
+            parsed = cli._parser().parse_args(["send", *arguments])
+            self.assertEqual((parsed.name, parsed.file), (name, file))
         sender = self.start([sys.executable, "-m", "mmapipc", "send", "n", "--timeout", "60", sent])
         receiver = self.start([sys.executable, "-m", "mmapipc", "receive", "--timeout", "60", "n"])
         self.assertEqual(receiver.end(), (0, b"hello", ""))

@@ -36,18 +36,30 @@ class Streams(ChannelTest):
         self.assertEqual(sender.end(), (0, b"", ""))
         self.assertEqual(receiver.end(), (0, b"hello\n", ""))
 
+    def test_a_line_does_not_wait_for_more_at_the_edge_of_the_ring(self):
+        sender = self.send("--capacity", "5000", stdin=subprocess.PIPE)
+        receiver = self.receive()
+        for number in range(50):
+            line = f"{number:0>300}"
+            sender.feed(line.encode() + b"\n")
+            self.assertEqual(receiver.line(), line)
+        self.assertEqual(sender.end(), (0, b"", ""))
+        self.assertEqual(receiver.end(), (0, b"", ""))
+
     def test_limits_hold_bytes_back(self):
         for limited in ("send", "receive"):
             with self.subTest(limited=limited):
                 sent = noise(60_000)
-                began = time.perf_counter()
                 options = {limited: ["--limit-rate", "60kB"]}
                 sender = self.send(self.file(sent), *options.get("send", []))
                 receiver = self.receive(*options.get("receive", []))
-                self.assertEqual(receiver.end(), (0, sent, ""))
-                self.assertEqual(sender.end(), (0, b"", ""))
+                got = receiver.process.stdout.read(1)
+                began = time.perf_counter()
+                got += receiver.process.stdout.read()
                 # Not the first slice, which goes at once.
                 self.assertGreater(time.perf_counter() - began, 0.75)
+                self.assertTrue(got == sent)
+                self.assertEqual((receiver.end(), sender.end()), ((0, b"", ""), (0, b"", "")))
 
     def test_what_a_silent_source_did_not_use_is_not_made_up_for(self):
         way = passing.Passing(1000, None)
@@ -106,6 +118,52 @@ class Digests(ChannelTest):
             code, out, _ = child.end()
             self.assertEqual(code, 0)
             self.assertIn(hashlib.sha256(sent).hexdigest(), out.decode())
+
+    @unittest.skipIf(WINDOWS, "POSIX only: non-blocking pipes")
+    def test_standard_streams_that_somebody_made_non_blocking(self):
+        sent = noise(300_000)
+        line = f"{hashlib.sha256(sent).hexdigest()}  -\n"
+        reading, writing = os.pipe()
+        os.set_blocking(reading, False)
+        sender = self.send("--hash", "sha256", stdin=reading)
+        os.close(reading)
+        output, full = os.pipe()
+        os.set_blocking(full, False)
+        receiver = subprocess.Popen(
+            [*MMAPIPC, "receive", self.name, "--hash", "sha256"], stdout=full, stderr=subprocess.PIPE
+        )
+        self.addCleanup(receiver.kill)
+        os.close(full)
+        with open(output, "rb") as got, open(writing, "wb", buffering=0) as source:
+            for start in range(0, len(sent), 30_000):
+                source.write(sent[start : start + 30_000])
+                self.assertEqual(got.read(30_000), sent[start : start + 30_000])
+            source.close()
+            self.assertEqual(got.read(), b"")
+        self.assertEqual(receiver.communicate(timeout=DEADLINE), (None, line.encode()))
+        self.assertEqual(sender.end(), (0, line.encode(), ""))
+
+    @unittest.skipIf(WINDOWS, "POSIX only: FIFOs")
+    def test_the_rest_of_a_stream_into_a_fifo(self):
+        fifo = str(self.folder / "fifo")
+        os.mkfifo(fifo)
+        with mmapipc.Sender(self.name, timeout=DEADLINE, persist=True) as sender:
+            sender.write(b"0123456789")
+            with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
+                receiver.read(4)
+            sender.finish()
+            child = self.receive("-o", fifo, "--hash", "md5")
+            self.assertEqual(Path(fifo).read_bytes(), b"456789")
+            code, out, err = child.end()
+            self.assertEqual((code, out, err), (0, f"{hashlib.md5(b'456789').hexdigest()}  {fifo}\n".encode(), ""))
+
+    @unittest.skipIf(WINDOWS, "POSIX only: a shell that closes standard streams")
+    def test_nowhere_to_print_it(self):
+        for command, closed in (("send", ">&-"), ("receive -o /dev/null", ">&-"), ("receive", "2>&-")):
+            arguments = [*MMAPIPC, *command.split(), self.name, "--hash", "md5"]
+            code, out, err = self.start(["sh", "-c", f'exec "$@" {closed}', "sh", *arguments]).end()
+            self.assertEqual((code, out), (1, b""))
+            self.assertEqual(err, "" if closed == "2>&-" else f"mmapipc: {self.name}: standard output: is closed\n")
 
     def test_no_digest_of_what_is_not_whole(self):
         sender = self.send("--hash", "sha256", stdin=subprocess.PIPE)
@@ -193,11 +251,35 @@ class Quietly(ChannelTest):
         told = f"mmapipc: {self.name}: unexpected RuntimeError: two\\nlines; please report this\n"
         self.assertEqual(child.end(), (1, b"", told))
 
+    @unittest.skipIf(WINDOWS, "POSIX only: signals")
+    def test_a_standard_error_that_nobody_reads_does_not_keep_it(self):
+        reading, writing = os.pipe()
+        self.addCleanup(os.close, reading)
+        os.set_blocking(writing, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(writing, bytes(1 << 16))
+        os.set_blocking(writing, True)
+        for options in ([], ["--progress"]):
+            with mmapipc.Sender(self.name, timeout=DEADLINE, persist=True) as sender:
+                child = subprocess.Popen([*MMAPIPC, "receive", self.name, *options], stderr=writing, stdout=subprocess.DEVNULL)
+                self.addCleanup(child.kill)
+                sender.write(b"x")
+                eventually(lambda: not sender.in_flight, "it receives")
+
+                def ended(child=child):
+                    child.send_signal(signal.SIGINT)
+                    return child.poll() is not None
+
+                eventually(ended, "Ctrl-C ends it")
+        os.close(writing)
+
     def test_usage_is_one_line(self):
         for arguments in (["send"], ["receive", "x", "--resume"], ["send", "x", "--nonsense"], ["send", "x", "-p", "-q"], []):
             code, out, err = self.start([*MMAPIPC, *arguments]).end()
             self.assertEqual((code, out), (2, b""))
-            self.assertRegex(err, r"\Ammapipc[^\n]*: [^\n]* \(see mmapipc[a-z ]* --help\)\n\Z")
+            command = " ".join(["mmapipc", *arguments[:1]])
+            self.assertRegex(err, rf"\A{command}: [^\n]* \(see {command} --help\)\n\Z")
 
     def test_help_and_version(self):
         for command in ([], ["send"], ["receive"], ["inspect"], ["list"], ["remove"]):
@@ -217,7 +299,7 @@ class InLines(ChannelTest):
         sender = self.send("--progress", "--capacity", "64KiB", stdin=subprocess.PIPE)
         sender.feed(b"x" * 100)
         said = sender.process.stderr
-        waiting = f"mmapipc: {self.name}: 100 B sent, waiting for a receiver on '{self.name}'"
+        waiting = f"mmapipc: {self.name}: waiting for a receiver on '{self.name}'"
         self.assertEqual(said.readline().decode().rstrip(), waiting)
         receiver = self.receive("--progress", "-o", os.devnull)
         self.assertRegex(said.readline().decode().rstrip(), rf"\Ammapipc: {self.name}: +{LINE}\Z")
@@ -277,24 +359,18 @@ class OnATerminal(TerminalTest):
 
     def test_otherwise_not(self):
         for redirections, *options in (
-            ('>"$0" 2>"$0"', "receive", self.name),
-            ('2>"$0"', "receive", self.name, "--quiet"),
-            ('<"$0" 2>"$0"', "send", self.name),
+            ('>"$0" 2>"$0"', "receive", self.name, "--timeout", "0.5"),
+            ('2>"$0"', "receive", self.name, "--timeout", "0.5", "--quiet"),
+            ('<"$0" 2>"$0"', "send", self.name, "--timeout", "0.5"),
         ):
             with self.subTest(redirections=redirections):
                 child = self.on_terminal(redirections, *options)
-                # As long as a redraw or three would take, and then a byte through it.
-                sends = options[0] == "send"
-                peer = (mmapipc.Receiver if sends else mmapipc.Sender)(self.name, timeout=DEADLINE)
-                time.sleep(0.3)
-                if sends:
+                if options[0] == "send":
                     os.write(self.master, b"typed\n\x04")
-                    self.assertEqual(peer.read(6), b"typed\n")
-                    self.assertEqual(self.until("typed\r\n"), "typed\r\n")
-                peer.close()
-                self.assertEqual(child.end()[0], 0)
-        os.write(self.slave, b"end\n")
-        self.assertEqual(self.until("end\r\n"), "end\r\n")
+                self.assertEqual(child.end()[0], 4)  # after some redraws, if it made any
+                os.write(self.slave, b"end\n")
+                shown = self.until("end\r\n")
+                self.assertRegex(shown, r"\A(typed\r\n)?mmapipc: [^\r]*\r\nend\r\n\Z")
 
     def test_it_fits_any_width_and_is_cleaned_up(self):
         for columns in (80, 40, 12):
@@ -319,6 +395,18 @@ class OnATerminal(TerminalTest):
                     self.assertIn("(mean", drawn)
                     self.assertIn("ring ", drawn)
 
+    def test_what_is_in_flight_has_not_arrived(self):
+        sender = self.on_terminal('2>"$0"', "send", self.name, self.file(noise(60_000)), "--progress")
+        with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
+            while receiver.tell() < 6000:
+                receiver.read(6000 - receiver.tell())
+            text = self.until(r"ETA .*ETA .*ETA ")
+            self.assertIn("  10 % ", text)
+            self.assertNotIn("100 % ", text.replace("ring 100 %", ""))
+            receiver.readall()
+        self.assertEqual(sender.end()[0], 0)
+        self.until(summary(self.name, "sent", 60_000))
+
     def test_at_most_ten_times_a_second(self):
         began = time.perf_counter()
         child = self.on_terminal('2>"$0"', "receive", self.name, "--progress")
@@ -342,7 +430,7 @@ class OnATerminal(TerminalTest):
         self.assertEqual(sender.end()[0], 130)
         lines, _ = self.shown(self.until("interrupted\r\n", text))
         self.assertEqual(lines[0], f"mmapipc: {self.name}: the receiver is gone; the stream goes on with the next")
-        self.assertRegex(lines[1], rf"\A{summary(self.name, 'sent', 14)}\Z")
+        self.assertRegex(lines[1], rf"\A{summary(self.name, 'sent', 5)}\Z")
         self.assertEqual(lines[2], f"mmapipc: {self.name}: interrupted")
 
     def test_lines_for_a_dumb_one(self):

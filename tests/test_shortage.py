@@ -343,7 +343,7 @@ class Failing(io.RawIOBase):
     def readable(self):
         return True
 class Text:
-    buffer = io.BufferedReader(Failing())
+    buffer = Failing()
 sys.stdin = Text
 """
         sender, receiver = self.command(code, "send", stdin=subprocess.PIPE), self.receive()

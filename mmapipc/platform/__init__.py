@@ -48,8 +48,8 @@ Two siblings with the same functions; this is the only place that chooses.
     Let others run.
 `enlarge_pipe(descriptor, size)`
     Let a pipe hold so many bytes, where that can be had.
-`reader_is_gone(error)`
-    Whether a write has failed because nobody reads any more.
+`reader_is_gone(error, descriptor)`
+    Whether a write there has failed because nobody reads any more.
 `STALE`
     What memory is at which nobody is, in words.
 `ORDERED`

@@ -75,8 +75,8 @@ _LOOKS = 3  # times that a lock is tried which others may have for a moment, to 
 _LARGEST_PID = 2**31 - 1
 
 
-def reader_is_gone(error: OSError) -> bool:
-    """Whether a write has failed because nobody reads any more."""
+def reader_is_gone(error: OSError, descriptor: int) -> bool:
+    """Whether a write there has failed because nobody reads any more."""
     return error.errno == errno.EPIPE
 
 

@@ -25,6 +25,7 @@ import errno
 import mmap
 import msvcrt
 import os
+import stat
 import sys
 import time
 from ctypes import wintypes
@@ -150,10 +151,12 @@ def yield_processor() -> None:
     time.sleep(0)
 
 
-def reader_is_gone(error: OSError) -> bool:
-    """Whether a write has failed because nobody reads any more."""
-    # The C library has no name for ERROR_NO_DATA, and says "invalid argument".
-    return error.errno in (errno.EPIPE, errno.EINVAL)
+def reader_is_gone(error: OSError, descriptor: int) -> bool:
+    """Whether a write there has failed because nobody reads any more."""
+    if error.errno == errno.EINVAL:
+        # The C library has no name for ERROR_NO_DATA.
+        return stat.S_ISFIFO(os.fstat(descriptor).st_mode)
+    return error.errno == errno.EPIPE
 
 
 def enlarge_pipe(descriptor: int, size: int) -> None:
