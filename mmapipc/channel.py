@@ -430,7 +430,7 @@ class Sender(_End):
         if memory.size() < layout.HEADER_SIZE:
             return True  # it has just been made
         with _words(memory) as words:
-            _check_owner(words, self._name, path)
+            layout.check_owner(words, self._name, path)
             if not layout.is_complete(words):
                 return True
             header = layout.validate(words, self._name)
@@ -701,7 +701,7 @@ class Receiver(_End):
                     return None
                 words, header = found
                 if self._file is not None:
-                    _check_owner(words, self._name, self._file)
+                    layout.check_owner(words, self._name, self._file)
                 if not ring.Consumer.attachable(
                     words,
                     self._name,
@@ -911,11 +911,6 @@ def _header(memory: platform.Memory, name: str) -> Iterator[tuple[memoryview, la
             yield None
             return
         yield words, layout.validate(words, name)
-
-
-def _check_owner(words: memoryview, name: str, path: str) -> None:
-    if layout.owner_of(words) not in (0, layout.owner(name)):
-        raise LayoutError(f"{name}: {path} belongs to a channel of another name; use that name, or another path")
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ from .errors import (
     SenderDied,
     StreamAborted,
 )
-from .passing import PIECE, Passing, check_algorithm, checksum_line
+from .passing import PIECE, Passing, ReaderGone, check_algorithm, checksum_line
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ exit codes:
     0 done
     1 error: no such channel, still in use, damaged
     2 usage
+    3 nobody reads on what is printed
   130 interrupted (Ctrl-C)
   143 terminated"""
 
@@ -204,7 +205,8 @@ Each command has a --help of its own: mmapipc send --help
         "--rate-limit",
         type=_rate,
         metavar="RATE",
-        help="let at most so many bytes pass a second, such as 500kB or 10MiB",
+        help="let at most so many bytes pass a second, such as 500kB or 10MiB (K, M, G and KiB, MiB, GiB are powers of "
+        "1024, kB, MB, GB of 1000)",
     )
     common.add_argument(
         "--hash",
@@ -218,7 +220,9 @@ Each command has a --help of its own: mmapipc send --help
         "-p",
         "--progress",
         action="store_true",
-        help="show on standard error how it goes (default: if that is a terminal and standard output is none)",
+        help="show on standard error how it goes: bytes, time, rate now and on average, how full the ring is, and of "
+        "a regular file percentage and time to go (default: only when standard error is a terminal and standard output "
+        "is not, as in: receive NAME > FILE)",
     )
     telling.add_argument("-q", "--quiet", action="store_true", help="say nothing but what goes wrong")
 
@@ -285,13 +289,13 @@ examples:
         "inspect",
         _inspect,
         named,
-        kept,
         json,
         help="show a channel, without disturbing it",
         description="Show the channel NAME: who is attached, what has passed and what is in flight.\n"
         "Nothing is claimed, written or held up by that.",
         epilog="example:\n  mmapipc inspect --watch greeting\n" + _TOOLS_EXIT_CODES,
     )
+    inspect.add_argument("--file", dest="ring", metavar="PATH", help="the ring is in the file PATH")
     inspect.add_argument(
         "--watch",
         action="store_true",
@@ -303,6 +307,7 @@ examples:
         json,
         help="show all channels, and what killed processes left",
         description="Show this user's channels, one a line, and what killed processes have left of some.\n"
+        "Not those in files (send --file): inspect them.\n"
         "Windows does not tell which there are: there, name them.",
         epilog="example:\n  mmapipc list\n" + _TOOLS_EXIT_CODES,
     )
@@ -322,10 +327,6 @@ examples:
 
 class _FileTrouble(Exception):
     """A file of the user's could not be read or written."""
-
-
-class _ReaderGone(Exception):
-    """Nobody reads any more what is written."""
 
 
 @contextlib.contextmanager
@@ -383,7 +384,7 @@ def _written(file: io.RawIOBase, view: memoryview, what: str) -> int:
                 _wait_for(writes=[file])
         except OSError as error:
             if platform.reader_is_gone(error, file.fileno()):
-                raise _ReaderGone from None
+                raise ReaderGone from None
             raise
     return count
 
@@ -504,7 +505,7 @@ def _place(sink: io.RawIOBase, path: str, position: int, resume: bool) -> None:
             sink.seek(position if resume else 0)
 
 
-def _receive(arguments: argparse.Namespace) -> int | None:
+def _receive(arguments: argparse.Namespace) -> None:
     path = arguments.output
     if arguments.resume and path is None:
         arguments.error("--resume needs -o FILE")
@@ -532,9 +533,10 @@ def _receive(arguments: argparse.Namespace) -> int | None:
                 passing.passed(view, count)
                 # Acknowledged when the output has it: what a crash interrupts comes again.
                 receiver.consume(count)
-        except _ReaderGone:
+        except ReaderGone:
             # `receive | head`: it has had enough, and so have we, which is not the same as giving up.
-            return TRUNCATED
+            receiver.close()
+            raise
     if arguments.hash is not None:
         # An earlier receiver had the beginning.
         line = checksum_line(_digest_of(path, arguments.hash) if resumed else passing.digest, path or "-")
@@ -542,7 +544,6 @@ def _receive(arguments: argparse.Namespace) -> int | None:
             _tell(f"{line}\n")
         else:
             _print([line])
-    return None
 
 
 def _digest_of(path: str, algorithm: str) -> str:
@@ -658,7 +659,7 @@ def _exit_code(error: Exception) -> int:
         return TIMED_OUT
     if isinstance(error, (ReceiverGone, SenderDied, StreamAborted)):
         return TRUNCATED
-    if isinstance(error, (InvalidName, InvalidCapacity)):
+    if isinstance(error, InvalidCapacity):
         return USAGE
     return ERROR
 
@@ -677,10 +678,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # What is to be undone is undone: the next one may just end us.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    except ReceiverLeft:
-        return TRUNCATED  # the receiver had enough, as somebody who closes a pipe
-    except _ReaderGone:
-        return ERROR
+    except (ReceiverLeft, ReaderGone):
+        return TRUNCATED  # whoever reads has had enough: quietly, as with pipes
+    except InvalidName as error:
+        return _report(None, str(error), USAGE)  # it has the name, if that can be shown
     except (ChannelError, _FileTrouble) as error:
         return _report(name, str(error), _exit_code(error))
     except KeyboardInterrupt:
@@ -694,7 +695,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _report(name: str | None, trouble: str, code: int) -> int:
     """One line on standard error, which begins with the channel's name; return the exit code."""
-    if name is not None and not trouble.startswith(f"{name}: "):
+    if name and not trouble.startswith(f"{name}: "):
         trouble = f"{name}: {trouble}"
     _say(trouble)
     return code

@@ -87,7 +87,7 @@ def human(size: float) -> str:
 
 def exactly(size: int) -> str:
     """A number of bytes, and what it is in a larger unit."""
-    return f"{size} bytes" + (f" ({human(size)})" if size >= 1000 else "")
+    return f"{size} byte{'' if size == 1 else 's'}" + (f" ({human(size)})" if size >= 1000 else "")
 
 
 def block(look: Look, meter: Meter | None = None) -> list[str]:
@@ -125,10 +125,10 @@ def bar(look: Look, columns: int) -> list[str]:
     """How full the ring is, as a line that is a little narrower than so many columns."""
     if look.stream is None:
         return []
-    figure = f" {look.stream.fill:5.1f} %"
-    room = max(min(columns - 1, _LONGEST_BAR) - len(figure) - 2, 1)
+    label, figure = f"{'ring':<9} ", f" {look.stream.fill:5.1f} %"
+    room = max(min(columns - 1, _LONGEST_BAR) - len(label) - len(figure) - 2, 1)
     full = round(look.stream.fill * room / 100)
-    return [f"[{'#' * full}{'-' * (room - full)}]{figure}"]
+    return [f"{label}[{'#' * full}{'-' * (room - full)}]{figure}"]
 
 
 def line(look: Look, meter: Meter) -> str:

@@ -183,8 +183,9 @@ class _InFile:
         opened = cls(place, memory)
         try:
             if opened.has(layout.HEADER_SIZE):
-                with opened.look(layout.HEADER_SIZE) as octets:
+                with opened.look(layout.HEADER_SIZE) as octets, octets.cast("Q") as words:
                     if layout.is_ours(bytes(octets[:8])):
+                        layout.check_owner(words, place.name, path)
                         return opened
             raise LayoutError(f"{place.name}: {path} is a file of another kind")
         except BaseException:

@@ -180,6 +180,12 @@ def owner_of(words: memoryview) -> int:
     return found
 
 
+def check_owner(words: memoryview, name: str, path: str) -> None:
+    """LayoutError when the ring in the file `path` is that of a channel of another name."""
+    if owner_of(words) not in (0, owner(name)):
+        raise LayoutError(f"{name}: {path} belongs to a channel of another name; use that name, or another path")
+
+
 def validate(words: memoryview, name: str) -> Header:
     """Check the constant fields of the channel `name` and return a copy of them.
 

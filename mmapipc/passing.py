@@ -14,6 +14,10 @@ _SLICE = 0.1  # seconds: how long a piece may last at the given rate, and how mu
 _WAITING_TO_BE_HASHED = 4  # pieces
 
 
+class ReaderGone(Exception):
+    """Nobody reads any more what is written."""
+
+
 class Passing:
     """Holds bytes back to `rate` bytes a second, and hashes them with `algorithm`; None: does not.
 

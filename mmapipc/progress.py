@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from . import platform
 from .channel import Receiver, Sender
 from .display import Rate, cut, exactly, human, width
+from .errors import ReceiverLeft
+from .passing import ReaderGone
 
 _BETWEEN_REDRAWS = 0.1  # seconds
 _BETWEEN_LINES = 1.0  # seconds, where nothing can be drawn over
@@ -83,7 +85,7 @@ class Progress:
         self._thread.join()
         if kind is None:
             self._bytes = self._moved  # what was in flight was taken
-        if self._end is not None:
+        if self._end is not None and kind not in (ReceiverLeft, ReaderGone):  # these are quiet
             self._say(self._summary())
 
     @contextlib.contextmanager

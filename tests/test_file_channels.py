@@ -9,7 +9,7 @@ import unittest
 from pathlib import Path
 
 import mmapipc
-from mmapipc import layout
+from mmapipc import inspection, layout
 
 from .helpers import DEADLINE, Background, ChannelTest, eventually, noise
 
@@ -157,6 +157,9 @@ class Files(FileChannelTest):
         for kind in mmapipc.Sender, mmapipc.Receiver:
             with self.assertRaisesRegex(mmapipc.LayoutError, "another name"):
                 kind(self.name + "x", timeout=DEADLINE, file=self.path)
+        with contextlib.closing(inspection.Looker(self.name + "x", self.path)) as looker:
+            with self.assertRaisesRegex(mmapipc.LayoutError, "another name"):
+                looker.look()
         self.assertEqual(self.drain(), b"abc")
 
     def test_a_file_in_memory_by_name_is_another_channel(self):

@@ -459,7 +459,7 @@ class OnATerminal(TerminalTest):
                     self.assertEqual(terminal.lines[2], "status    ended")
                     self.assertRegex(terminal.lines[8], r"^written   [0-9.]+ B/s, 500 B$")
                     self.assertEqual(terminal.lines[10], "in flight 0 B")
-                    self.assertRegex(terminal.lines[11], r"^\[-+\]   0\.0 %$")
+                    self.assertRegex(terminal.lines[11], r"^ring      \[-+\]   0\.0 %$")
                     self.assertEqual(len(terminal.lines[11]), min(columns - 1, 60))
 
     def test_it_follows_the_size_of_the_terminal(self):

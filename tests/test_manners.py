@@ -203,6 +203,15 @@ class Quietly(ChannelTest):
         self.assertEqual(receiver.end(), (3, None, ""))
         self.assertEqual(sender.end(), (3, b"", ""))
 
+    def test_it_has_no_summary(self):
+        sender = self.send(self.file(noise(1_000_000)), "--progress", "--capacity", "1000")
+        receiver = self.receive("--progress")
+        self.assertTrue(receiver.process.stdout.read(10))
+        receiver.process.stdout.close()
+        receiver.process.stdout = None
+        self.assertEqual(receiver.end(), (3, None, ""))
+        self.assertEqual(sender.end(), (3, b"", ""))
+
     def test_a_receiver_in_a_program_that_has_enough(self):
         sender = self.send(self.file(noise(1_000_000)), "--capacity", "1000")
         with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
@@ -212,12 +221,12 @@ class Quietly(ChannelTest):
     def test_nobody_reads_what_the_tools_print(self):
         with self.both():
             for arguments, code in (
-                (["--help"], 1),
-                (["send", "--help"], 1),
-                (["--version"], 1),
-                (["list", self.name], 1),
-                (["inspect", self.name], 1),
-                (["inspect", "--watch", self.name], 1),
+                (["--help"], 3),
+                (["send", "--help"], 3),
+                (["--version"], 3),
+                (["list", self.name], 3),
+                (["inspect", self.name], 3),
+                (["inspect", "--watch", self.name], 3),
                 (["nonsense"], 2),
             ):
                 with self.subTest(arguments=arguments):
@@ -273,6 +282,13 @@ class Quietly(ChannelTest):
 
                 eventually(ended, "Ctrl-C ends it")
         os.close(writing)
+
+    def test_names_that_cannot_be(self):
+        for name, told in (("", r"\(no name\): a channel needs a name[^\n]*"), ("x" * 300, r"x{3,50}\.\.\.: [^\n]*200[^\n]*")):
+            for command in ("send", "receive", "inspect", "remove", "list"):
+                code, out, err = self.start([*MMAPIPC, command, name]).end()
+                self.assertEqual((code, out), (2, b""))
+                self.assertRegex(err, rf"\Ammapipc: {told}\n\Z")
 
     def test_usage_is_one_line(self):
         for arguments in (["send"], ["receive", "x", "--resume"], ["send", "x", "--nonsense"], ["send", "x", "-p", "-q"], []):

@@ -132,6 +132,8 @@ def _refused(name: str, path: str, error: OSError) -> ChannelError:
         return NameTaken(f"{name}: {path} is not a regular file; remove it")
     elif error.errno in (errno.EFBIG, errno.ENOMEM, errno.EINVAL):
         advice = f"{error.strerror}; use a smaller capacity"
+    elif error.errno == errno.ENOENT:
+        advice = f"{os.path.dirname(path)} is not there; set MMAPIPC_DIR to a directory that is"
     else:
         advice = f"{path}: {error.strerror}"
     refusal = MemoryRefused(f"{name}: {advice}")
