@@ -25,8 +25,9 @@ A byte is acknowledged when `read`, `readinto` or `readline` returns it, or when
 uses `peek`, brings the bytes to safety, and then calls `consume`.
 
 Thread-safety: an end is for one thread at a time, as other raw files are; wrap
-it in `io.BufferedReader` or `io.BufferedWriter`, which lock.  The two ends may
-be in different threads, or in one.
+it in `io.BufferedReader` or `io.BufferedWriter`, which lock.  Any thread may ask
+for `tell()`, `in_flight`, `attached`, `capacity` and the `repr`.  The two ends
+may be in different threads, or in one.
 
 A forked child does not inherit its parent's ends: in the child they are closed.
 """
