@@ -464,9 +464,13 @@ def _send(arguments: argparse.Namespace) -> None:
         sender.say = telling.say
         with sender, telling.following(sender):
             _enlarge(source)
-            while count := _read(source, view := sender.reserve(passing.turn()), what):
-                passing.passed(view, count)
-                sender.commit(count)
+            try:
+                while count := _read(source, view := sender.reserve(passing.turn()), what):
+                    passing.passed(view, count)
+                    sender.commit(count)
+            except (ReceiverGone, ChannelTimeout) as error:
+                error.args = (f"{error}, nor anything after them",)
+                raise
     if arguments.hash is not None:
         _print([checksum_line(passing.digest, arguments.file or "-")])
 

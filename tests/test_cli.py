@@ -117,6 +117,12 @@ class Endings(ChannelTest):
         # Killed before or after it acknowledged what it wrote.
         self.check(sender, 3, "the receiver died", "bytes were not delivered")
 
+    def test_what_was_not_even_read_was_not_delivered_either(self):
+        sent = self.file(bytes(10_000))
+        waits = ("--capacity", "1000", "--timeout", "0.1")
+        self.check(self.send(sent, *waits), 4, "1000 bytes were not delivered, nor anything after them\n")
+        self.check(self.send(self.file(bytes(999)), *waits), 4, " 999 bytes were not delivered\n")
+
     def test_a_persistent_stream_goes_on_with_the_next_receiver(self):
         sent = b""
         sender = self.send("--persist", "--capacity", "1000", stdin=subprocess.PIPE)
