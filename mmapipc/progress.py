@@ -96,7 +96,8 @@ class Progress:
             self._first = end.tell()
             self._began = time.perf_counter()
             self._rate.add(self._began, 0)
-            self._met = not self._sends  # without a sender there would be no receiver
+            # Without a sender there would be no receiver; a ring in a file needs none.
+            self._met = self._kept or not self._sends
         try:
             yield
         finally:
@@ -142,7 +143,7 @@ class Progress:
         try:
             moved, in_flight, capacity, attached = end.tell() - self._first, end.in_flight, end.capacity, end.attached
         except ValueError:
-            return  # it is closed just now
+            return  # it is closed just now, or damaged, which others tell
         self._moved = moved
         counts_taken = self._sends and not self._kept
         # More may be in flight than when `moved` was read.

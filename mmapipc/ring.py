@@ -64,9 +64,9 @@ if TYPE_CHECKING:
 # The most bytes that `write` and `readinto` copy before the peer hears of them,
 # so that both ends copy at the same time and a long piece does not wait for
 # itself; of a small ring, half, but not less than a page.  Measured, see
-# "Capacity and step" in scripts/performance.md: smaller steps let the consumer follow so
-# closely that it reads from the other processor's own cache, which is slower
-# than the cache that they share.
+# "Capacity and step" in scripts/performance.md: smaller steps let the consumer
+# follow so closely that it reads from the other processor's own cache, which is
+# slower than the cache that they share.
 STEP = 1 << 20
 _SMALLEST_STEP = 4096
 

@@ -337,6 +337,15 @@ class InLines(ChannelTest):
             # It did not take as long as waiting for the other one did, and not no time either.
             self.assertNotIn("GiB/s", err)
 
+    def test_a_ring_in_a_file_is_not_waiting(self):
+        ring = str(self.folder / "ring")
+        sender = self.send("--file", ring, "--progress", "--limit-rate", "20kB", self.file(noise(30_000)))
+        code, _, err = sender.end()
+        self.assertEqual(code, 0)
+        self.assertRegex(err, rf"\A(mmapipc: {self.name}: .* %.*\n)+{summary(self.name, 'sent', 30000)}\n\Z")
+        self.assertRegex(err, r" in [1-9]\d*\.\d s, ")  # the whole time counts
+        self.assertEqual(self.receive("--file", ring).end(), (0, noise(30_000), ""))
+
     def test_a_stream_that_did_not_begin_has_no_summary(self):
         code, _, err = self.receive("--progress", "--timeout", "0").end()
         self.assertEqual((code, err.count("\n")), (4, 1))
