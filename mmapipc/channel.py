@@ -266,8 +266,16 @@ class _End(io.RawIOBase):
             self._waiter.wake()
 
     def abort(self) -> None:
-        """Close this end as somebody who could not go on, without waiting."""
-        raise NotImplementedError
+        """Close this end as somebody who could not go on, without waiting.
+
+        After a sender the receiver gets every published byte and then
+        StreamAborted, unless the stream was finished already; after a receiver
+        the sender gets ReceiverGone, unless every byte was taken.
+        """
+        if self._mapping is not None:
+            self._end.abort()
+            self._hail()
+        self._leave()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -591,17 +599,6 @@ class Sender(_End):
             assert self._memory is not None and self._mapping is not None
             self._memory.flush(self._mapping)
 
-    def abort(self) -> None:
-        """Give the stream up, without waiting, and close this end.
-
-        The receiver gets every published byte and then StreamAborted, unless
-        the stream was finished already.
-        """
-        if self._mapping is not None:
-            self._end.abort()
-            self._hail()
-        self._leave()
-
     def close(self) -> None:
         """Mark the end of the stream and wait until the receiver has acknowledged the last byte.
 
@@ -885,13 +882,6 @@ class Receiver(_End):
             return
         self._end.close()
         self._hail()
-        self._leave()
-
-    def abort(self) -> None:
-        """Leave the stream as somebody who could not go on: before its end, the sender gets ReceiverGone."""
-        if self._mapping is not None:
-            self._end.abort()
-            self._hail()
         self._leave()
 
 

@@ -591,26 +591,18 @@ def _watch(looks: Iterator[Look], json: bool) -> None:
 
     meter, picture = display.Meter(), display.Picture()
     next_line = time.perf_counter()
-    with platform.redrawing(_raw(sys.stdout, "standard output").fileno()) as redrawing:
+    output = _raw(sys.stdout, "standard output").fileno()
+    with platform.redrawing(output) as redrawing:
         for look in looks:
             now = time.perf_counter()
             meter.add(now, look.stream)
             if redrawing and not json:
-                columns, rows = _terminal_size()
+                columns, rows = display.terminal_size(output)
                 lines = display.block(look, meter) + display.bar(look, columns)
                 _write(picture.draw(lines, columns, rows))
             elif now >= next_line or look.ended:
                 _print([display.as_json(look.facts()) if json else display.line(look, meter)])
                 next_line = now + _BETWEEN_LINES
-
-
-def _terminal_size() -> tuple[int, int]:
-    """Columns and rows of the terminal that standard output is."""
-    with contextlib.suppress(OSError):
-        columns, rows = os.get_terminal_size(_raw(sys.stdout, "standard output").fileno())
-        if columns and rows:
-            return columns, rows
-    return 80, 24
 
 
 def _list(arguments: argparse.Namespace) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import unicodedata
 from collections import deque
 
@@ -67,6 +69,14 @@ class Picture:
             back = f"\x1b[{len(self._drawn)}A\r"
         self._drawn = lines
         return back + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J"
+
+
+def terminal_size(descriptor: int) -> tuple[int, int]:
+    """Columns and rows of the terminal there; what is not known is as usual."""
+    columns = rows = 0
+    with contextlib.suppress(OSError):
+        columns, rows = os.get_terminal_size(descriptor)
+    return columns or 80, rows or 24
 
 
 def printable(text: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import threading
 import time
@@ -11,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 from . import platform
 from .channel import Receiver, Sender
-from .display import Rate, cut, exactly, human, width
+from .display import Rate, cut, exactly, human, terminal_size, width
 from .errors import ReceiverLeft
 from .passing import ReaderGone
 
@@ -113,14 +112,15 @@ class Progress:
 
     def _run(self) -> None:
         told = ""
-        with platform.redrawing(sys.stderr.fileno()) as redrawing:
+        stream = sys.stderr.fileno()
+        with platform.redrawing(stream) as redrawing:
             while not self._over.wait(_BETWEEN_REDRAWS if redrawing else _BETWEEN_LINES):
                 with self._lock:
                     now = time.perf_counter()
                     self._look(now)
                     if redrawing:
                         # Not in the last column, where terminals differ.
-                        self._draw(self._line(now, _columns() - 1))
+                        self._draw(self._line(now, terminal_size(stream)[0] - 1))
                     elif (line := self._line(now, sys.maxsize)) != told:
                         self._say(f"{self._name}: {line}")
                         told = line
@@ -166,7 +166,7 @@ class Progress:
             told = f"waiting for {self._waits_for} on {self._name!r}"
             passed = f"{human(self._bytes)} sent, " if self._bytes else ""
             return cut(passed + told if width(passed + told) <= columns else told, columns)
-        mean = self._bytes / elapsed if elapsed > 0 else 0.0
+        mean = self._mean(elapsed)
         parts = {
             "bytes": f"{human(self._bytes):>9}",
             "elapsed": clock(elapsed),
@@ -180,15 +180,11 @@ class Progress:
             parts["eta"] = f"ETA {clock(left / mean)}" if mean else "ETA -:--:--"
         return fitted(parts, columns)
 
+    def _mean(self, elapsed: float) -> float:
+        return self._bytes / elapsed if elapsed > 0 else 0.0
+
     def _summary(self) -> str:
         elapsed = time.perf_counter() - self._began
         done = "sent" if self._sends else "received"
-        mean = self._bytes / elapsed if elapsed > 0 else 0.0
+        mean = self._mean(elapsed)
         return f"{self._name}: {done} {exactly(self._bytes)} in {elapsed:.1f} s, {human(mean)}/s"
-
-
-def _columns() -> int:
-    """Of the terminal that standard error is."""
-    with contextlib.suppress(OSError):
-        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
-    return 80

@@ -211,6 +211,10 @@ class Half:
         """Let every later call raise ValueError with this reason."""
         raise NotImplementedError
 
+    def abort(self) -> None:
+        """Mark that this end could not go on."""
+        raise NotImplementedError
+
     def let_go(self) -> None:
         """Release the view handed out, if something built on it does not hold it."""
         if self._view is not None:

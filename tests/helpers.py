@@ -27,6 +27,20 @@ PRELUDE = """import sys, os, time, mmapipc; name = sys.argv[1]
 def say(x): sys.stdout.write(f'{x}\\n'); sys.stdout.flush()
 """
 
+# A receiver that says when it has its role, and waits.
+WAITS = """
+from mmapipc import platform
+claim = platform.claim
+def told(place, role):
+    claimed = claim(place, role)
+    say('claimed')
+    return claimed
+platform.claim = told
+mmapipc.Receiver(name)
+"""
+
+MMAPIPC = [sys.executable, "-m", "mmapipc"]
+
 _numbers = itertools.count(1)
 
 # Children are as strict as we are: -X dev, -W.
@@ -71,6 +85,18 @@ class Child:
         assert self.process.stdin
         self.process.stdin.write(data)
         self.process.stdin.flush()
+
+    def end_input(self) -> None:
+        """Close its standard input."""
+        assert self.process.stdin
+        self.process.stdin.close()
+        self.process.stdin = None
+
+    def stop_reading(self) -> None:
+        """Close our end of its standard output."""
+        assert self.process.stdout
+        self.process.stdout.close()
+        self.process.stdout = None
 
     def kill(self) -> None:
         """SIGKILL, TerminateProcess."""
@@ -151,11 +177,11 @@ class ChannelTest(unittest.TestCase):
 
     def send(self, *arguments: str, stdin: int | None = subprocess.DEVNULL) -> Child:
         """Start `mmapipc send` on the test's channel."""
-        return self.start([sys.executable, "-m", "mmapipc", "send", self.name, *arguments], stdin)
+        return self.start([*MMAPIPC, "send", self.name, *arguments], stdin)
 
     def receive(self, *arguments: str) -> Child:
         """Start `mmapipc receive` on the test's channel."""
-        return self.start([sys.executable, "-m", "mmapipc", "receive", self.name, *arguments])
+        return self.start([*MMAPIPC, "receive", self.name, *arguments])
 
     def file(self, data: bytes) -> str:
         """A file with these bytes."""

@@ -2,10 +2,11 @@
 
 import os
 import re
+import subprocess
 
 from mmapipc import display
 
-from .helpers import DEADLINE, ChannelTest
+from .helpers import DEADLINE, MMAPIPC, ChannelTest
 
 
 class Terminal:
@@ -73,6 +74,11 @@ class TerminalTest(ChannelTest):
 
         self.assertTrue(select.select([self.master], [], [], DEADLINE)[0], "nothing came")
         return os.read(self.master, 1 << 16).decode()
+
+    def on_terminal(self, redirections, *arguments, stdin=subprocess.DEVNULL, **more):
+        """A command of ours with standard streams on the terminal, as the shell's `redirections` of "$0" say."""
+        command = ["sh", "-c", f'exec "$@" {redirections}', self.tty, *MMAPIPC, *arguments]
+        return self.start(command, stdin=stdin, env={**os.environ, "TERM": "xterm", **more})
 
     def tearDown(self):
         os.close(self.slave)

@@ -139,8 +139,7 @@ class Endings(ChannelTest):
         # Something must be under way: a sender that has nothing to deliver is done.
         sender.feed(b"the rest")
         sent += b"the rest"
-        sender.process.stdin.close()
-        sender.process.stdin = None
+        sender.end_input()
         self.assertEqual(self.receive("-o", target, "--resume").end(), (0, b"", ""))
         code, _, err = sender.end()
         self.assertEqual(code, 0)

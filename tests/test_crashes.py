@@ -225,8 +225,7 @@ say(total)
         last = self.start(command)
         size = target.stat().st_size
         eventually(lambda: target.stat().st_size > size, "the last receiver is attached")
-        sender.process.stdin.close()
-        sender.process.stdin = None
+        sender.end_input()
         code, out, err = sender.end()
         self.assertEqual((code, err), (0, ""), f"MMAPIPC_SEED={seed}")
         self.assertEqual(last.end(), (0, b"", ""), f"MMAPIPC_SEED={seed}")

@@ -67,8 +67,7 @@ class Commands(FileChannelTest):
         eventually(lambda: target.exists() and target.stat().st_size == 20_000, "the first part arrives")
         receiver.kill()
         sender.feed(sent[20_000:])
-        sender.process.stdin.close()
-        sender.process.stdin = None
+        sender.end_input()
         self.assertEqual(sender.end()[0], 0)
         self.assertEqual(self.receive("--file", self.path, "-o", str(target), "--resume").end(), (0, b"", ""))
         self.assertEqual(target.read_bytes(), sent)

@@ -21,23 +21,13 @@ import mmapipc
 from mmapipc import display, inspection, layout, platform
 from mmapipc.platform import _names
 
-from .helpers import DEADLINE, WINDOWS, Background, ChannelTest, Child, eventually, noise
+from .helpers import DEADLINE, WAITS, WINDOWS, Background, ChannelTest, Child, eventually, noise
 from .terminal import Terminal, TerminalTest
 from .test_hostile import CAPACITIES, FIELDS, HEADERS, SEED, bad_header, targeted_headers
 from .test_names import NAMES
 
 SENDS = "s = mmapipc.Sender(name, capacity=4000)\ns.write(bytes(1000)); say('up')\n"
 READS = "r = mmapipc.Receiver(name)\nsay(len(r.read(300)))\n"
-WAITS = """
-from mmapipc import platform
-claim = platform.claim
-def told(place, role):
-    claimed = claim(place, role)
-    say('claimed')
-    return claimed
-platform.claim = told
-mmapipc.Receiver(name)
-"""
 HOLDS = "sys.stdin.read()\n"
 
 
@@ -422,8 +412,7 @@ class Watch(InspectionTest):
 @unittest.skipIf(WINDOWS, "POSIX only: pty")
 class OnATerminal(TerminalTest):
     def watch(self, term="xterm"):
-        command = [sys.executable, "-m", "mmapipc", "inspect", "--watch", self.name]
-        return self.start(["sh", "-c", 'exec "$@" >"$0"', self.tty, *command], env={**os.environ, "TERM": term})
+        return self.on_terminal('>"$0"', "inspect", "--watch", self.name, TERM=term)
 
     def pictures(self):
         """What is drawn, one picture after the other."""

@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 import unittest
 from pathlib import Path
@@ -14,10 +13,9 @@ from pathlib import Path
 import mmapipc
 from mmapipc import cli, passing, progress
 
-from .helpers import DEADLINE, WINDOWS, Background, ChannelTest, eventually, noise
+from .helpers import DEADLINE, MMAPIPC, WINDOWS, Background, ChannelTest, eventually, noise
 from .terminal import Terminal, TerminalTest
 
-MMAPIPC = [sys.executable, "-m", "mmapipc"]
 SIZE = r"[0-9.]+ (B|KiB|MiB|GiB)"
 LINE = rf"{SIZE} [0-9]:[0-9]{{2}}:[0-9]{{2}} +{SIZE}/s \(mean +{SIZE}/s\) ring +[0-9]+ %"
 
@@ -112,8 +110,7 @@ class Digests(ChannelTest):
         eventually(lambda: os.path.exists(target) and os.path.getsize(target) == 60_000, "the first part is there")
         receiver.kill()
         sender.feed(sent[60_000:])
-        sender.process.stdin.close()
-        sender.process.stdin = None
+        sender.end_input()
         for child in (self.receive("-o", target, "--resume", "--hash", "sha256"), sender):
             code, out, _ = child.end()
             self.assertEqual(code, 0)
@@ -192,8 +189,7 @@ class Quietly(ChannelTest):
         receiver = self.receive()
         sender.feed(b"first\n")
         self.assertEqual(receiver.line(), "first")
-        receiver.process.stdout.close()
-        receiver.process.stdout = None
+        receiver.stop_reading()
         with contextlib.suppress(OSError):
             while True:
                 sender.feed(b"more\n" * 10_000)
@@ -207,8 +203,7 @@ class Quietly(ChannelTest):
         sender = self.send(self.file(noise(1_000_000)), "--progress", "--capacity", "1000")
         receiver = self.receive("--progress")
         self.assertTrue(receiver.process.stdout.read(10))
-        receiver.process.stdout.close()
-        receiver.process.stdout = None
+        receiver.stop_reading()
         self.assertEqual(receiver.end(), (3, None, ""))
         self.assertEqual(sender.end(), (3, b"", ""))
 
@@ -242,8 +237,7 @@ class Quietly(ChannelTest):
         sender.feed(b"some")
         with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
             receiver.read(1)
-        sender.process.stdin.close()
-        sender.process.stdin = None
+        sender.end_input()
         receiver = self.receive("-q")
         self.assertEqual(receiver.end(), (0, b"ome", ""))
         self.assertEqual(sender.end(), (0, b"", ""))
@@ -353,11 +347,6 @@ class InLines(ChannelTest):
 
 @unittest.skipIf(WINDOWS, "POSIX only: pty")
 class OnATerminal(TerminalTest):
-    def on_terminal(self, redirections, *arguments, stdin=subprocess.DEVNULL, **more):
-        """A command of ours with standard streams on the terminal, as the shell's `redirections` of "$0" say."""
-        command = ["sh", "-c", f'exec "$@" {redirections}', self.tty, *MMAPIPC, *arguments]
-        return self.start(command, stdin=stdin, env={**os.environ, "TERM": "xterm", **more})
-
     def until(self, pattern, text=""):
         """What comes up to and with the pattern."""
         end = time.perf_counter() + DEADLINE

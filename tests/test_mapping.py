@@ -216,8 +216,7 @@ class Lives(MappingTest):
         with Mapping(self.name, 10) as other:
             self.assertFalse(other.created)
             self.assertEqual(other.buf[0], 7)
-        child.process.stdin.close()
-        child.process.stdin = None
+        child.end_input()
         self.assertEqual(child.end()[0], 0)
         eventually(self.gone, "the name is gone")
 

@@ -7,7 +7,7 @@ import unittest
 import mmapipc
 from mmapipc import platform
 
-from .helpers import DEADLINE, WINDOWS, ChannelTest, noise
+from .helpers import DEADLINE, WAITS, WINDOWS, ChannelTest, noise
 
 HOLD = "say('there'); sys.stdin.read()\n"
 
@@ -49,16 +49,7 @@ except TimeoutError as error:
         self.exchange()
 
     def test_a_waiting_receiver_holds_the_role(self):
-        waiting = self.python("""
-from mmapipc import platform
-claim = platform.claim
-def told(place, role):
-    claimed = claim(place, role)
-    say('claimed')
-    return claimed
-platform.claim = told
-mmapipc.Receiver(name)
-""")
+        waiting = self.python(WAITS)
         self.assertEqual(waiting.line(), "claimed")
         with self.assertRaises(mmapipc.RoleTaken) as caught:
             mmapipc.Receiver(self.name, timeout=DEADLINE)

@@ -278,8 +278,7 @@ class Output(ShortageTest):
         sender = self.send(self.file(noise(2_000_000)))
         receiver = self.receive()
         self.assertTrue(receiver.process.stdout.read(10))
-        receiver.process.stdout.close()
-        receiver.process.stdout = None
+        receiver.stop_reading()
         # As `receive | head` ends: quietly, on both sides.
         self.assertEqual(receiver.end(), (3, None, ""))
         self.assertEqual(sender.end(), (3, b"", ""))
