@@ -1,7 +1,5 @@
 """The two commands, as separate processes."""
 
-import contextlib
-import io
 import os
 import re
 import signal

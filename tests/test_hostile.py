@@ -26,7 +26,7 @@ from mmapipc import layout, platform
 from mmapipc.errors import LayoutError
 from mmapipc.ring import Barrier, Consumer, Producer
 
-from .helpers import DEADLINE, WINDOWS, ChannelTest, noise
+from .helpers import WINDOWS, ChannelTest, noise
 
 SEED = int(os.environ.get("MMAPIPC_SEED") or random.SystemRandom().getrandbits(32))
 HEADERS = int(os.environ.get("MMAPIPC_HEADERS") or 100_000)
