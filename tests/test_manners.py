@@ -47,10 +47,11 @@ class Streams(ChannelTest):
     def test_limits_hold_bytes_back(self):
         for limited in ("send", "receive"):
             with self.subTest(limited=limited):
-                sent = noise(60_000)
+                # Long enough for a receiver that starts a second after the sender has begun to fill the ring.
+                sent = noise(120_000)
                 options = {limited: ["--limit-rate", "60kB"]}
-                sender = self.send(self.file(sent), *options.get("send", []))
                 receiver = self.receive(*options.get("receive", []))
+                sender = self.send(self.file(sent), *options.get("send", []))
                 got = receiver.process.stdout.read(1)
                 began = time.perf_counter()
                 got += receiver.process.stdout.read()
