@@ -2,12 +2,12 @@
 
 import sys
 
-from . import cli
+from ._cli.main import main as run
 
 
 def main() -> None:
     """Run the command line and exit: what zipapp calls it with ignores a returned code."""
-    sys.exit(cli.main())
+    sys.exit(run())
 
 
 if __name__ == "__main__":

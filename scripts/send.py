@@ -9,6 +9,6 @@ import sys
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
-from mmapipc.cli import main  # noqa: E402
+from mmapipc._cli.main import main  # noqa: E402
 
 sys.exit(main(["send", *sys.argv[1:]]))

@@ -4,7 +4,7 @@ import os
 import re
 import subprocess
 
-from mmapipc import display
+from mmapipc._cli import display
 
 from .helpers import DEADLINE, MMAPIPC, ChannelTest
 

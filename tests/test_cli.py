@@ -10,7 +10,8 @@ from pathlib import Path
 from unittest import mock
 
 import mmapipc
-from mmapipc import cli, ring
+from mmapipc import ring
+from mmapipc._cli import main
 
 from .helpers import DEADLINE, WINDOWS, Background, ChannelTest, eventually, noise
 
@@ -147,7 +148,7 @@ class Endings(ChannelTest):
 
     def test_a_lost_receiver_is_told_of_also_when_the_next_has_done_everything(self):
         said = []
-        with cli._TellingSender(self.name, timeout=DEADLINE, persist=True) as sender:
+        with main._TellingSender(self.name, timeout=DEADLINE, persist=True) as sender:
             sender.say = said.append
             sender.write(b"0123456789")
             for size in (2, 2, 6):
@@ -164,7 +165,7 @@ class Endings(ChannelTest):
             with mock.patch.object(half, "_order", lambda: sender._verdict(True)):
                 attach(half, pid)
 
-        with cli._TellingSender(self.name, timeout=DEADLINE, persist=True) as sender:
+        with main._TellingSender(self.name, timeout=DEADLINE, persist=True) as sender:
             sender.say = said.append
             sender.write(b"0123456789")
             with mock.patch.object(ring.Consumer, "attach", seen):
@@ -236,7 +237,7 @@ class Endings(ChannelTest):
             (["n", "-q", "--", "-"], "n", None),
             (["n", "--", "-q"], "n", "-q"),
         ):
-            parsed = cli._parser().parse_args(["send", *arguments])
+            parsed = main._parser().parse_args(["send", *arguments])
             self.assertEqual((parsed.name, parsed.file), (name, file))
         sender = self.start([sys.executable, "-m", "mmapipc", "send", "n", "--timeout", "60", sent])
         receiver = self.start([sys.executable, "-m", "mmapipc", "receive", "--timeout", "60", "n"])
@@ -254,7 +255,7 @@ class Endings(ChannelTest):
             ("1", 1), ("17B", 17), ("64KiB", 65536), ("64k", 65536), ("4MiB", 4 << 20), ("1.5 MiB", 3 << 19),
             ("10kB", 10_000), ("2GiB", 2 << 30), ("1tib", 1 << 40),
         ):
-            self.assertEqual(cli._size(text), size)
+            self.assertEqual(main._size(text), size)
 
     @unittest.skipIf(WINDOWS, "POSIX only: signals")
     def test_signals(self):
@@ -281,10 +282,10 @@ class Endings(ChannelTest):
             with self.subTest(number=number):
                 receiver = self.python(
                     "import signal, threading\n"
-                    "from mmapipc import cli\n"
+                    "from mmapipc._cli.main import main\n"
                     f"def press(): sys.stdin.readline(); signal.raise_signal({int(number)})\n"
                     "threading.Thread(target=press, daemon=True).start()\n"
-                    "sys.exit(cli.main(['receive', name]))\n",
+                    "sys.exit(main(['receive', name]))\n",
                     stdin=subprocess.PIPE,
                 )
                 with self.assertRaises(mmapipc.ReceiverGone):

@@ -18,7 +18,8 @@ from pathlib import Path
 from unittest import mock
 
 import mmapipc
-from mmapipc import display, inspection, layout, platform
+from mmapipc import inspection, layout, platform
+from mmapipc._cli import display
 from mmapipc.platform import _names
 
 from .helpers import DEADLINE, WAITS, WINDOWS, Background, ChannelTest, Child, eventually, noise
@@ -243,10 +244,10 @@ class Inspect(InspectionTest):
                 self.assertRegex(err, r"\Ammapipc: [^\n]*standard output: No space left on device\n\Z")
 
     def test_send_and_receive_start_without_it(self):
-        code = "from mmapipc import cli; cli._parser(); say(sorted(m for m in sys.modules if m.startswith('mmapipc.')))\n"
+        code = "from mmapipc._cli import main; main._parser(); say(sorted(m for m in sys.modules if m.startswith('mmapipc.')))\n"
         loaded = self.python(code).line()
         self.assertIn("mmapipc.channel", loaded)
-        for room in ("inspection", "display", "progress"):
+        for room in ("inspection", "_cli.display", "_cli.progress"):
             self.assertNotIn(f"mmapipc.{room}", loaded)
 
 

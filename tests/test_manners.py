@@ -11,7 +11,7 @@ import unittest
 from pathlib import Path
 
 import mmapipc
-from mmapipc import cli, passing, progress
+from mmapipc._cli import main, passing, progress
 
 from .helpers import DEADLINE, MMAPIPC, WINDOWS, Background, ChannelTest, eventually, noise
 from .terminal import Terminal, TerminalTest
@@ -71,9 +71,9 @@ class Streams(ChannelTest):
 
     def test_rates_as_people_write_them(self):
         for text, rate in (("1M", 1 << 20), ("500kB/s", 500_000), ("10 MiB/s", 10 << 20)):
-            self.assertEqual(cli._rate(text), rate)
+            self.assertEqual(main._rate(text), rate)
         for option in ("-L", "--limit-rate", "--rate-limit"):
-            self.assertEqual(cli._parser().parse_args(["send", "x", option, "1M"]).limit_rate, 1 << 20)
+            self.assertEqual(main._parser().parse_args(["send", "x", option, "1M"]).limit_rate, 1 << 20)
 
 
 class Digests(ChannelTest):
@@ -247,10 +247,10 @@ class Quietly(ChannelTest):
 
     def test_a_fault_of_ours_is_one_line_too(self):
         child = self.python(
-            "from mmapipc import cli\n"
+            "from mmapipc._cli import main\n"
             "def fail(*arguments, **options): raise RuntimeError('two\\nlines')\n"
-            "cli.Receiver = fail\n"
-            "sys.exit(cli.main(['receive', name]))\n"
+            "main.Receiver = fail\n"
+            "sys.exit(main.main(['receive', name]))\n"
         )
         told = f"mmapipc: {self.name}: unexpected RuntimeError: two\\nlines; please report this\n"
         self.assertEqual(child.end(), (1, b"", told))

@@ -18,7 +18,7 @@ from .helpers import DEADLINE, PRELUDE, WINDOWS, ChannelTest, Child, noise
 LINUX = sys.platform == "linux"
 
 # Afterwards the interpreter's own folder may be out of reach, so what argparse imports late comes first.
-DROP_ROOT = "from mmapipc import cli; cli._parser()\nif os.geteuid() == 0: os.setuid(65534)\n"
+DROP_ROOT = "from mmapipc._cli import main; main._parser()\nif os.geteuid() == 0: os.setuid(65534)\n"
 
 # Says how each end is refused, and what is left afterwards.
 TRY_BOTH = """
@@ -44,8 +44,8 @@ class ShortageTest(ChannelTest):
 
     def command(self, code: str, *arguments: str, stdin: int = subprocess.DEVNULL) -> Child:
         """Run the command line after this code."""
-        run = "sys.exit(cli.main([sys.argv[2], name, *sys.argv[3:]]))"
-        return self.python(f"from mmapipc import cli\n{code}\n{run}", *arguments, stdin=stdin)
+        run = "sys.exit(main.main([sys.argv[2], name, *sys.argv[3:]]))"
+        return self.python(f"from mmapipc._cli import main\n{code}\n{run}", *arguments, stdin=stdin)
 
     def redirected(self, how: str, *arguments: str) -> Child:
         """Run the command line with standard streams as the shell makes them."""

@@ -13,9 +13,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from . import __version__, platform
-from .channel import DEFAULT_CAPACITY, Receiver, Sender
-from .errors import (
+from .. import __version__, platform
+from ..channel import DEFAULT_CAPACITY, Receiver, Sender
+from ..errors import (
     ChannelError,
     ChannelTimeout,
     InvalidCapacity,
@@ -32,7 +32,7 @@ TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
     from typing import IO, NoReturn
 
-    from .inspection import Look
+    from ..inspection import Look
     from .progress import Progress
 
 OK = 0
@@ -575,7 +575,8 @@ def _write(text: str) -> None:
 
 
 def _inspect(arguments: argparse.Namespace) -> None:
-    from . import display, inspection
+    from .. import inspection
+    from . import display
 
     with contextlib.closing(inspection.Looker(arguments.name, arguments.ring)) as looker:
         if arguments.watch:
@@ -606,7 +607,8 @@ def _watch(looks: Iterator[Look], json: bool) -> None:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    from . import display, inspection
+    from .. import inspection
+    from . import display
 
     found: list[tuple[str, Look | ChannelError]] = []
     code = OK
@@ -629,7 +631,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _remove(arguments: argparse.Namespace) -> None:
-    from . import inspection
+    from .. import inspection
 
     inspection.remove(arguments.name)
 

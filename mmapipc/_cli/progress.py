@@ -8,10 +8,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from . import platform
-from .channel import Receiver, Sender
+from .. import platform
+from ..channel import Receiver, Sender
 from .display import Rate, cut, exactly, human, terminal_size, width
-from .errors import ReceiverLeft
+from ..errors import ReceiverLeft
 from .passing import ReaderGone
 
 _BETWEEN_REDRAWS = 0.1  # seconds

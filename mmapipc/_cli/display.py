@@ -7,12 +7,12 @@ import os
 import unicodedata
 from collections import deque
 
-from . import layout, platform
-from .errors import ChannelError
+from .. import layout, platform
+from ..errors import ChannelError
 
 TYPE_CHECKING = False  # progress starts without it
 if TYPE_CHECKING:
-    from .inspection import Look, Side, Stream
+    from ..inspection import Look, Side, Stream
 
 _RATED_OVER = 1.0  # seconds
 _LONGEST_BAR = 60  # columns: what is a little narrower than the terminal survives that it shrinks a little
