@@ -4,7 +4,7 @@ import os
 import re
 import subprocess
 
-from mmapipc._cli import display
+from mmapipc._cli.terminal import width
 
 from .helpers import DEADLINE, MMAPIPC, ChannelTest
 
@@ -45,7 +45,7 @@ class Terminal:
             else:
                 self.lines[self.row] = part + self.lines[self.row][len(part) :]
                 self.column = len(part)
-                self.longest = max(self.longest, display.width(part))
+                self.longest = max(self.longest, width(part))
 
 
 class TerminalTest(ChannelTest):

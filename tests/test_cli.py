@@ -11,7 +11,8 @@ from unittest import mock
 
 import mmapipc
 from mmapipc import ring
-from mmapipc._cli import main
+from mmapipc._cli.arguments import parse, parse_size
+from mmapipc._cli.transfer import TellingSender
 
 from .helpers import DEADLINE, WINDOWS, Background, ChannelTest, eventually, noise
 
@@ -148,7 +149,7 @@ class Endings(ChannelTest):
 
     def test_a_lost_receiver_is_told_of_also_when_the_next_has_done_everything(self):
         said = []
-        with main._TellingSender(self.name, timeout=DEADLINE, persist=True) as sender:
+        with TellingSender(self.name, timeout=DEADLINE, persist=True) as sender:
             sender.say = said.append
             sender.write(b"0123456789")
             for size in (2, 2, 6):
@@ -165,7 +166,7 @@ class Endings(ChannelTest):
             with mock.patch.object(half, "_order", lambda: sender._verdict(True)):
                 attach(half, pid)
 
-        with main._TellingSender(self.name, timeout=DEADLINE, persist=True) as sender:
+        with TellingSender(self.name, timeout=DEADLINE, persist=True) as sender:
             sender.say = said.append
             sender.write(b"0123456789")
             with mock.patch.object(ring.Consumer, "attach", seen):
@@ -237,8 +238,8 @@ class Endings(ChannelTest):
             (["n", "-q", "--", "-"], "n", None),
             (["n", "--", "-q"], "n", "-q"),
         ):
-            parsed = main._parser().parse_args(["send", *arguments])
-            self.assertEqual((parsed.name, parsed.file), (name, file))
+            parsed = parse(["send", *arguments])
+            self.assertEqual((parsed.name, parsed.input), (name, file))
         sender = self.start([sys.executable, "-m", "mmapipc", "send", "n", "--timeout", "60", sent])
         receiver = self.start([sys.executable, "-m", "mmapipc", "receive", "--timeout", "60", "n"])
         self.assertEqual(receiver.end(), (0, b"hello", ""))
@@ -255,7 +256,7 @@ class Endings(ChannelTest):
             ("1", 1), ("17B", 17), ("64KiB", 65536), ("64k", 65536), ("4MiB", 4 << 20), ("1.5 MiB", 3 << 19),
             ("10kB", 10_000), ("2GiB", 2 << 30), ("1tib", 1 << 40),
         ):
-            self.assertEqual(main._size(text), size)
+            self.assertEqual(parse_size(text), size)
 
     @unittest.skipIf(WINDOWS, "POSIX only: signals")
     def test_signals(self):

@@ -20,6 +20,7 @@ from unittest import mock
 import mmapipc
 from mmapipc import inspection, layout, platform
 from mmapipc._cli import display
+from mmapipc._cli.terminal import Picture, cut, human, width
 from mmapipc.platform import _names
 
 from .helpers import DEADLINE, WAITS, WINDOWS, Background, ChannelTest, Child, eventually, noise
@@ -244,10 +245,13 @@ class Inspect(InspectionTest):
                 self.assertRegex(err, r"\Ammapipc: [^\n]*standard output: No space left on device\n\Z")
 
     def test_send_and_receive_start_without_it(self):
-        code = "from mmapipc._cli import main; main._parser(); say(sorted(m for m in sys.modules if m.startswith('mmapipc.')))\n"
+        code = (
+            "from mmapipc._cli import arguments, main, transfer; arguments.parse(['send', 'x'])\n"
+            "say(sorted(m for m in sys.modules if m.startswith('mmapipc.')))\n"
+        )
         loaded = self.python(code).line()
         self.assertIn("mmapipc.channel", loaded)
-        for room in ("inspection", "_cli.display", "_cli.progress"):
+        for room in ("inspection", "_cli.looking", "_cli.display", "_cli.terminal", "_cli.progress"):
             self.assertNotIn(f"mmapipc.{room}", loaded)
 
 
@@ -446,7 +450,7 @@ class OnATerminal(TerminalTest):
                 self.assertLess(terminal.longest, columns)
                 # The last picture, and nothing of the earlier ones.
                 self.assertEqual(terminal.lines[12:], ["end", ""])
-                self.assertEqual(terminal.lines[0], display.cut(f"name      {self.name}", columns - 1))
+                self.assertEqual(terminal.lines[0], cut(f"name      {self.name}", columns - 1))
                 if columns >= 40:
                     self.assertEqual(terminal.lines[2], "status    ended")
                     self.assertRegex(terminal.lines[8], r"^written   [0-9.]+ B/s, 500 B$")
@@ -520,12 +524,12 @@ class Pictures(unittest.TestCase):
     def test_wide_and_hostile_names(self):
         for name in ("日本語" * 30, "a\x1b[2J\r\nb", "\udcff", "é" * 100, "x" * 200):
             for columns in (1, 2, 12, 40, 80):
-                picture = display.Picture()
+                picture = Picture()
                 for _ in range(2):
                     text = picture.draw(display.block(self.look(name)), columns, 24)
                 for line in text.split("\n"):
                     line = re.sub(r"\x1b\[\d*[AJK]|\r", "", line)
-                    self.assertLess(display.width(line), columns)
+                    self.assertLess(width(line), columns)
                     self.assertTrue(line.isprintable())
 
     def test_rates(self):
@@ -542,7 +546,7 @@ class Pictures(unittest.TestCase):
         for size, text in (
             (0, "0 B"), (999, "999 B"), (1000, "1.0 KiB"), (1536, "1.5 KiB"), (2**30, "1.0 GiB"), (2**60, "1024.0 PiB"),
         ):
-            self.assertEqual(display.human(size), text)
+            self.assertEqual(human(size), text)
 
 
 class List(InspectionTest):

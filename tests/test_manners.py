@@ -11,7 +11,8 @@ import unittest
 from pathlib import Path
 
 import mmapipc
-from mmapipc._cli import main, passing, progress
+from mmapipc._cli import passing, progress
+from mmapipc._cli.arguments import parse, parse_rate
 
 from .helpers import DEADLINE, MMAPIPC, WINDOWS, Background, ChannelTest, eventually, noise
 from .terminal import Terminal, TerminalTest
@@ -71,9 +72,9 @@ class Streams(ChannelTest):
 
     def test_rates_as_people_write_them(self):
         for text, rate in (("1M", 1 << 20), ("500kB/s", 500_000), ("10 MiB/s", 10 << 20)):
-            self.assertEqual(main._rate(text), rate)
+            self.assertEqual(parse_rate(text), rate)
         for option in ("-L", "--limit-rate", "--rate-limit"):
-            self.assertEqual(main._parser().parse_args(["send", "x", option, "1M"]).limit_rate, 1 << 20)
+            self.assertEqual(parse(["send", "x", option, "1M"]).limit_rate, 1 << 20)
 
 
 class Digests(ChannelTest):
@@ -247,9 +248,9 @@ class Quietly(ChannelTest):
 
     def test_a_fault_of_ours_is_one_line_too(self):
         child = self.python(
-            "from mmapipc._cli import main\n"
+            "from mmapipc._cli import main, transfer\n"
             "def fail(*arguments, **options): raise RuntimeError('two\\nlines')\n"
-            "main.Receiver = fail\n"
+            "transfer.Receiver = fail\n"
             "sys.exit(main.main(['receive', name]))\n"
         )
         told = f"mmapipc: {self.name}: unexpected RuntimeError: two\\nlines; please report this\n"

@@ -18,7 +18,11 @@ from .helpers import DEADLINE, PRELUDE, WINDOWS, ChannelTest, Child, noise
 LINUX = sys.platform == "linux"
 
 # Afterwards the interpreter's own folder may be out of reach, so what argparse imports late comes first.
-DROP_ROOT = "from mmapipc._cli import main; main._parser()\nif os.geteuid() == 0: os.setuid(65534)\n"
+DROP_ROOT = """
+from mmapipc._cli import arguments, transfer
+arguments.parse(['send', 'x'])
+if os.geteuid() == 0: os.setuid(65534)
+"""
 
 # Says how each end is refused, and what is left afterwards.
 TRY_BOTH = """

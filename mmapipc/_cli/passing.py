@@ -1,27 +1,23 @@
-"""What happens to the bytes on their way through `send` and `receive`: held back to a rate, and hashed."""
+"""What `send` and `receive` do to the bytes on their way: hold them back to a rate, and hash them."""
 
 from __future__ import annotations
 
 import time
 
+from .streams import PIECE
+
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
     import queue
 
-PIECE = 1 << 20  # bytes moved by one read or write at most
-
-_SLICE = 0.1  # seconds: how long a piece may last at the given rate, and how much lost time is made up for
+_SLICE = 0.1  # seconds that a piece may last at the given rate, and of lost time that is made up for
 _WAITING_TO_BE_HASHED = 4  # pieces
 
 
-class ReaderGone(Exception):
-    """Nobody reads any more what is written."""
-
-
 class Passing:
-    """Holds bytes back to `rate` bytes a second, and hashes them with `algorithm`; None: does not.
+    """Holds bytes back to `rate` bytes a second, and hashes them with `algorithm`; either may be None.
 
-    `digest` is there once the `with` block has been left.  One thread at a time.
+    `digest` is there after the `with` block.  Only one thread at a time may use this.
     """
 
     digest: str
@@ -40,7 +36,7 @@ class Passing:
 
             self._found = hashlib.new(self._algorithm, usedforsecurity=False)
             self._queue: queue.Queue[bytes] = queue.Queue(_WAITING_TO_BE_HASHED)
-            # Beside the copying: hashing lets other threads run.
+            # A thread of its own hashes while we copy: hashing lets other threads run.
             self._thread = threading.Thread(target=self._hash, daemon=True)
             self._thread.start()
         return self
@@ -52,15 +48,15 @@ class Passing:
             self.digest = self._found.hexdigest()
 
     def turn(self) -> int:
-        """Wait until bytes may pass; return how many may at once."""
+        """Wait until bytes may pass; return how many may pass at once."""
         if self._rate is not None:
             time.sleep(max(0.0, self._due - time.perf_counter()))
         return self._most
 
     def passed(self, piece: memoryview, count: int) -> None:
-        """Take note that the first `count` bytes of `piece` have passed."""
+        """Note that the first `count` bytes of `piece` have passed."""
         if self._rate is not None:
-            # What a silent source has not used is lost, what a late wake-up cost is not.
+            # What a late wake-up cost is made up for, what a silent source did not use is not.
             self._due = max(self._due, time.perf_counter() - _SLICE) + count / self._rate
         if self._algorithm is not None and count:
             self._queue.put(bytes(piece[:count]))
@@ -71,7 +67,7 @@ class Passing:
 
 
 def check_algorithm(name: str) -> None:
-    """ValueError unless it is a hash of this Python's with digests of one size."""
+    """Raise ValueError unless this Python has that hash and its digests have one size."""
     import hashlib
 
     if not hashlib.new(name, usedforsecurity=False).digest_size:
@@ -79,6 +75,6 @@ def check_algorithm(name: str) -> None:
 
 
 def checksum_line(digest: str, path: str) -> str:
-    """What `sha256sum` prints: names that would break the line are escaped, and a backslash says so."""
+    """Return what `sha256sum` prints.  After a backslash, the name is one that is escaped to fit a line."""
     escaped = path.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
     return f"{'' if escaped == path else chr(92)}{digest}  {escaped}"

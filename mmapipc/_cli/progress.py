@@ -1,4 +1,4 @@
-"""How a transfer goes: one line on standard error, drawn over while it lasts."""
+"""How a transfer goes: one line on standard error that is drawn again and again."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from collections.abc import Callable, Iterator
 
 from .. import platform
 from ..channel import Receiver, Sender
-from .display import Rate, cut, exactly, human, terminal_size, width
 from ..errors import ReceiverLeft
-from .passing import ReaderGone
+from .streams import ReaderGone
+from .terminal import Rate, cut, exactly, human, terminal_size, width
 
 _BETWEEN_REDRAWS = 0.1  # seconds
-_BETWEEN_LINES = 1.0  # seconds, where nothing can be drawn over
+_BETWEEN_LINES = 1.0  # seconds, where a line cannot be drawn over
 
-# The parts of the line in the order in which they are shown, and how soon each
-# is left out where the line would be too long: the highest number first.
+# The parts of the line, in the order in which they are shown.  From a line that is too long
+# the part with the highest number is left out first.
 _PARTS = (
     ("bytes", 0),
     ("percent", 2),
@@ -31,14 +31,14 @@ _PARTS = (
 
 
 def clock(seconds: float) -> str:
-    """Hours, minutes and seconds."""
+    """Return hours, minutes and seconds."""
     minutes, second = divmod(round(seconds), 60)
     hour, minute = divmod(minutes, 60)
     return f"{hour}:{minute:02}:{second:02}"
 
 
 def fitted(parts: dict[str, str], columns: int) -> str:
-    """The parts that there are, as many as go into so many columns."""
+    """Join the parts that fit into so many columns."""
     chosen: set[str] = set()
     for name, _ in sorted(_PARTS, key=lambda part: part[1]):
         if name in parts and len(" ".join(parts[each] for each in (*chosen, name))) <= columns:
@@ -47,31 +47,34 @@ def fitted(parts: dict[str, str], columns: int) -> str:
 
 
 class Progress:
-    """Tells how one transfer goes, from a thread of its own, while it is entered; at the end in one line.
+    """Shows how one transfer goes, from a thread of its own, during the `with` block; then sums it up.
 
-    `name` is the channel's, `sends` whether this end does.  `size` is how many
-    bytes there will be, if that is known.  `kept` says that a sender need not
-    wait for a receiver.  `say` prints a line.
+    `name` is the channel's.  `sends` tells whether this end is the sender.
+    `size` is how many bytes there will be, if that is known.  `kept` tells that
+    the ring is in a file, so a sender need not wait for a receiver.  `say`
+    prints a line.
     """
 
-    def __init__(self, name: str, *, sends: bool, size: int | None, kept: bool, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, name: str, *, sends: bool, size: int | None, kept: bool, say: Callable[[str], None]
+    ) -> None:
         self._name = name
         self._sends = sends
         self._size = size
         self._kept = kept
         self._say = say
         self._end: Sender | Receiver | None = None
-        self._ending = False  # nothing more comes from this end
+        self._ending = False  # this end moves no more bytes
         self._met = False  # the other end was there
-        self._first = 0
-        self._moved = 0  # by this end
-        self._bytes = 0  # of them, what a receiver has taken, if that is what counts
+        self._first = 0  # where this end began
+        self._moved = 0  # bytes that this end has moved
+        self._bytes = 0  # those of them that count: for some senders, only what a receiver has taken
         self._fill = 0.0
         self._rate = Rate()
         self._began = time.perf_counter()
         self._waits_for = "the receiver of an earlier stream" if sends else "a sender"
         self._drawn = ""
-        self._lock = threading.Lock()  # around what is drawn and looked at
+        self._lock = threading.Lock()  # whoever draws or looks holds it
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -83,19 +86,19 @@ class Progress:
         self._over.set()
         self._thread.join()
         if kind is None:
-            self._bytes = self._moved  # what was in flight was taken
-        if self._end is not None and kind not in (ReceiverLeft, ReaderGone):  # these are quiet
+            self._bytes = self._moved  # the receiver has taken what was in flight
+        if self._end is not None and kind not in (ReceiverLeft, ReaderGone):  # after these we say nothing
             self._say(self._summary())
 
     @contextlib.contextmanager
     def following(self, end: Sender | Receiver) -> Iterator[None]:
-        """Around what `end` moves."""
+        """Follow what `end` moves during the `with` block."""
         with self._lock:
             self._end = end
             self._first = end.tell()
             self._began = time.perf_counter()
             self._rate.add(self._began, 0)
-            # Without a sender there would be no receiver; a ring in a file needs none.
+            # A receiver opens only when there is a sender; a sender into a file needs no receiver.
             self._met = self._kept or not self._sends
         try:
             yield
@@ -105,7 +108,7 @@ class Progress:
                 self._look(time.perf_counter())
 
     def say(self, text: str) -> None:
-        """Print a line that stays."""
+        """Print a line that is not drawn over."""
         with self._lock:
             self._draw("")
             self._say(text)
@@ -136,23 +139,24 @@ class Progress:
                 print(f"\r{line}{blank}", end=back, file=sys.stderr, flush=True)
 
     def _look(self, now: float) -> None:
-        """See where the end is, and whom it waits for."""
+        """Look where the end is, and for whom it waits."""
         end = self._end
         if end is None:
             return
         try:
-            moved, in_flight, capacity, attached = end.tell() - self._first, end.in_flight, end.capacity, end.attached
+            moved = end.tell() - self._first
+            in_flight, capacity, attached = end.in_flight, end.capacity, end.attached
         except ValueError:
-            return  # it is closed just now, or damaged, which others tell
+            return  # The end was just closed, or the memory is damaged, which others tell.
         self._moved = moved
         counts_taken = self._sends and not self._kept
-        # More may be in flight than when `moved` was read.
+        # `moved` was read first, so more may be in flight now.
         self._bytes = max(self._bytes, moved - in_flight) if counts_taken else moved
         self._fill = 100 * in_flight / capacity
         self._rate.add(now, self._bytes)
         self._met |= attached or in_flight < moved
         if not self._met:
-            self._began = now  # waiting is not slowness
+            self._began = now  # the clock starts when the ends meet
         waits = self._sends and not attached
         if self._kept:
             waits = waits and in_flight == capacity

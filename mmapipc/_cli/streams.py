@@ -1,0 +1,194 @@
+"""Standard streams and the user's files: open, read and write them; name the one that makes trouble."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import stat
+import sys
+from collections.abc import Iterator, Sequence
+
+from .. import platform
+
+PIECE = 1 << 20  # bytes that one read or write moves at most
+
+
+class FileTrouble(Exception):
+    """A file could not be read or written; the message begins with its name."""
+
+
+class ReaderGone(Exception):
+    """Nobody reads any more what we write."""
+
+
+class OpenFile:
+    """An unbuffered file, and the name that messages give it."""
+
+    def __init__(self, file: io.RawIOBase, name: str) -> None:
+        self.file = file
+        self.name = name
+
+    def read_into(self, view: memoryview) -> int:
+        """Fill the view, or its beginning; return how many bytes came, 0 at the end."""
+        with _trouble_with(self.name):
+            while (count := self.file.readinto(view)) is None:
+                _wait_for(reads=[self.file])
+        return count
+
+    def write_from(self, view: memoryview) -> int:
+        """Write the view, or its beginning; return how many bytes that was."""
+        with _trouble_with(self.name):
+            try:
+                while (count := self.file.write(view)) is None:
+                    _wait_for(writes=[self.file])
+            except OSError as error:
+                if platform.reader_is_gone(error, self.file.fileno()):
+                    raise ReaderGone from None
+                raise
+        return count
+
+    def enlarge(self) -> None:
+        """If this is a pipe, let it take a whole piece at once."""
+        with contextlib.suppress(io.UnsupportedOperation):
+            platform.enlarge_pipe(self.file.fileno(), PIECE)
+
+    def bytes_left(self) -> int | None:
+        """Return how many bytes can be read; None if nobody knows."""
+        with contextlib.suppress(OSError):
+            status = os.fstat(self.file.fileno())
+            if stat.S_ISREG(status.st_mode) and status.st_size:  # a file in /proc says 0
+                return max(status.st_size - self.file.tell(), 0)
+        return None
+
+
+@contextlib.contextmanager
+def source(path: str | None, ring_file: str | None) -> Iterator[OpenFile]:
+    """Open a file to read from; without a path, take standard input."""
+    if path is None:
+        yield standard_input()
+        return
+    with _trouble_with(path):
+        file = open(path, "rb", buffering=0)
+    with file:
+        _refuse_ring(file, path, ring_file)
+        yield OpenFile(file, path)
+
+
+@contextlib.contextmanager
+def sink(path: str | None, ring_file: str | None) -> Iterator[OpenFile]:
+    """Open or make a file to write to, and leave what it has; without a path, take standard output."""
+    if path is None:
+        yield standard_output()
+        return
+    flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+    with _trouble_with(path):
+        file = open(os.open(path, flags, 0o666), "wb", buffering=0)
+    try:
+        _refuse_ring(file, path, ring_file)
+        yield OpenFile(file, path)
+    finally:
+        # Some file systems say only now that they are full.
+        with _trouble_with(path):
+            file.close()
+
+
+def position_output(output: OpenFile, position: int, resume: bool) -> None:
+    """Empty the output; with `resume`, keep its first `position` bytes and go on behind them."""
+    with _trouble_with(output.name):
+        status = os.fstat(output.file.fileno())
+        if resume:
+            _check_resumable(output.name, status, position)
+        if stat.S_ISREG(status.st_mode):
+            kept = position if resume else 0
+            output.file.truncate(kept)
+            output.file.seek(kept)
+
+
+def _check_resumable(name: str, status: os.stat_result, position: int) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise FileTrouble(f"{name}: is not a regular file, so nothing can be resumed in it")
+    if status.st_size < position:
+        raise FileTrouble(
+            f"{name}: has {status.st_size} bytes and the stream goes on at {position}; "
+            "name the file that has what came before"
+        )
+
+
+def standard_input() -> OpenFile:
+    """Return standard input; raise FileTrouble if it is closed."""
+    return _standard(sys.stdin, "standard input")
+
+
+def standard_output() -> OpenFile:
+    """Return standard output; raise FileTrouble if it is closed."""
+    return _standard(sys.stdout, "standard output")
+
+
+def check_standard_error() -> None:
+    """Raise FileTrouble if standard error is closed."""
+    if sys.stderr is None:
+        raise FileTrouble("standard error: is closed")
+
+
+def print_lines(lines: list[str]) -> None:
+    """Write lines on standard output."""
+    write_output("".join(f"{line}\n" for line in lines))
+
+
+def write_output(text: str) -> None:
+    """Write on standard output; escape what its encoding does not have."""
+    output = standard_output()
+    data = memoryview(text.encode(sys.stdout.encoding, "backslashreplace"))
+    while data:
+        data = data[output.write_from(data) :]
+
+
+def write_error(text: str) -> None:
+    """Write on standard error, if anybody listens there."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError):
+            sys.stderr.write(text)
+            sys.stderr.flush()
+
+
+def say(text: str) -> None:
+    """Write one line on standard error, with the command's name before it."""
+    write_error(f"mmapipc: {printable(text)}\n")
+
+
+def printable(text: str) -> str:
+    """Escape what would move a cursor, and halves of characters."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+@contextlib.contextmanager
+def _trouble_with(name: str) -> Iterator[None]:
+    """Turn an OSError into a FileTrouble that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise FileTrouble(f"{name}: {error.strerror or error}") from None
+
+
+def _standard(stream: object, name: str) -> OpenFile:
+    buffer = getattr(stream, "buffer", None)
+    file = getattr(buffer, "raw", buffer)  # under PYTHONUNBUFFERED the buffer is the raw file itself
+    if not isinstance(file, io.RawIOBase):
+        raise FileTrouble(f"{name}: is closed")
+    return OpenFile(file, name)
+
+
+def _refuse_ring(file: io.RawIOBase, name: str, ring_file: str | None) -> None:
+    """Raise FileTrouble if the bytes would be moved through the file that they come from or go to."""
+    if ring_file is not None and os.path.exists(ring_file):
+        with _trouble_with(name):
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(ring_file)):
+                raise FileTrouble(f"{name}: is the file of the ring; name another one")
+
+
+def _wait_for(reads: Sequence[io.RawIOBase] = (), writes: Sequence[io.RawIOBase] = ()) -> None:
+    """Wait for a file that somebody has made non-blocking."""
+    import select
+
+    select.select(reads, writes, [])

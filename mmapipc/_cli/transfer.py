@@ -1,0 +1,162 @@
+"""`mmapipc send` and `mmapipc receive`."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable
+
+from ..channel import Receiver, Sender
+from ..errors import ChannelTimeout, ReceiverGone
+from . import streams
+from .passing import Passing, checksum_line
+from .streams import PIECE, OpenFile, ReaderGone, say
+
+TYPE_CHECKING = False  # as in typing, which is slow to import
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from typing import IO
+
+    from .progress import Progress
+
+
+def send(arguments: Namespace) -> None:
+    """Send a file, or standard input, until the receiver has taken every byte."""
+    if arguments.hash is not None:
+        streams.standard_output()  # if it is closed, fail now: the digest goes there
+    with (
+        streams.source(arguments.input, arguments.ring_file) as source,
+        Passing(arguments.limit_rate, arguments.hash) as passing,
+        _progress(arguments, source) as progress,
+        _sender(arguments, progress.say) as sender,
+        progress.following(sender),
+    ):
+        source.enlarge()
+        _send_all(source, passing, sender)
+    if arguments.hash is not None:
+        streams.print_lines([checksum_line(passing.digest, arguments.input or "-")])
+
+
+def receive(arguments: Namespace) -> None:
+    """Receive into a file, or to standard output, until the end of the stream."""
+    path = arguments.output
+    if arguments.hash is not None:
+        _check_digest_output(path)
+    with (
+        streams.sink(path, arguments.ring_file) as sink,
+        Passing(arguments.limit_rate, arguments.hash) as passing,
+        _progress(arguments, None) as progress,
+        Receiver(arguments.name, arguments.timeout, file=arguments.ring_file) as receiver,
+        progress.following(receiver),
+    ):
+        resumed = arguments.resume and receiver.tell() > 0
+        # Only now: before the stream was ours, another receiver may have been writing to the file.
+        if path is not None:
+            streams.position_output(sink, receiver.tell(), arguments.resume)
+        sink.enlarge()
+        _receive_all(receiver, passing, sink)
+    if arguments.hash is not None:
+        # An earlier receiver had the beginning of a resumed stream.
+        _print_digest(_digest_of(path, arguments.hash) if resumed else passing.digest, path)
+
+
+class TellingSender(Sender):
+    """A sender that says when a persistent stream has lost its receiver."""
+
+    say: Callable[[str], None]
+
+    def _receivers_lost(self, count: int) -> None:
+        gone = "the receiver is" if count == 1 else f"{count} receivers are"
+        self.say(f"{self.name}: {gone} gone; the stream goes on with the next")
+
+
+def _sender(arguments: Namespace, say: Callable[[str], None]) -> Sender:
+    sender = TellingSender(
+        arguments.name,
+        arguments.capacity,
+        arguments.timeout,
+        persist=arguments.persist,
+        file=arguments.ring_file,
+    )
+    sender.say = say
+    return sender
+
+
+def _send_all(source: OpenFile, passing: Passing, sender: Sender) -> None:
+    try:
+        while count := source.read_into(view := sender.reserve(passing.turn())):
+            passing.passed(view, count)
+            sender.commit(count)
+    except (ReceiverGone, ChannelTimeout) as error:
+        error.args = (f"{error}, nor anything after them",)
+        raise
+
+
+def _receive_all(receiver: Receiver, passing: Passing, sink: OpenFile) -> None:
+    try:
+        while view := receiver.peek(passing.turn()):
+            count = sink.write_from(view)
+            passing.passed(view, count)
+            # Acknowledge only what the output has: after a crash the rest comes again.
+            receiver.consume(count)
+    except ReaderGone:
+        # As in `receive | head`: the reader has had enough, so the receiver leaves and does not give up.
+        receiver.close()
+        raise
+
+
+def _check_digest_output(path: str | None) -> None:
+    """Raise FileTrouble if `_print_digest` could not print."""
+    if path is None:
+        streams.check_standard_error()
+    else:
+        streams.standard_output()
+
+
+def _print_digest(digest: str, path: str | None) -> None:
+    """Print the digest of what was received, but not into the stream."""
+    line = checksum_line(digest, path or "-")
+    if path is None:
+        streams.write_error(f"{line}\n")
+    else:
+        streams.print_lines([line])
+
+
+def _digest_of(path: str, algorithm: str) -> str:
+    with streams.source(path, None) as source, Passing(None, algorithm) as passing:
+        piece = memoryview(bytearray(PIECE))
+        while count := source.read_into(piece):
+            passing.passed(piece, count)
+    return passing.digest
+
+
+class _NoProgress:
+    """Stands in for Progress where nobody is to see any."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say = say
+
+    def following(self, end: Sender | Receiver) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+
+def _progress(
+    arguments: Namespace, source: OpenFile | None
+) -> contextlib.AbstractContextManager[Progress | _NoProgress]:
+    """Return what shows how the transfer goes; `source` is the sender's, and None for a receiver."""
+    if arguments.quiet:
+        return contextlib.nullcontext(_NoProgress(lambda text: None))
+    wanted = arguments.progress or (_is_terminal(sys.stderr) and not _is_terminal(sys.stdout))
+    # Progress would be drawn over what somebody types.
+    typed = source is not None and source.file.isatty() and not arguments.progress
+    if not wanted or typed or sys.stderr is None:
+        return contextlib.nullcontext(_NoProgress(say))
+    from .progress import Progress  # most transfers start without it
+
+    size = None if source is None else source.bytes_left()
+    kept = arguments.ring_file is not None
+    return Progress(arguments.name, sends=source is not None, size=size, kept=kept, say=say)
+
+
+def _is_terminal(stream: IO[str] | None) -> bool:
+    return stream is not None and stream.isatty()
