@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from .. import __version__
 from ..channel import DEFAULT_CAPACITY
@@ -111,22 +111,25 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _Command(_Parser):
-    """Accepts FILE also behind options, which argparse does only when it is asked to."""
+    """Accepts FILE also behind options, which argparse does only when it is asked to.
 
+    It parses once, and gets its arguments only then: a command must not wait until
+    those of the other commands are made.
+    """
+
+    fill: Callable[[_Command], None]  # adds the arguments
     _asked = False
 
     def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
         if self._asked:
             return super().parse_known_args(args, namespace)
         self._asked = True
+        self.fill(self)
         # argparse would forget that what stands behind "--" is no option.
         if "--" in args:
             place = args.index("--")
             args = [*args[:place], *(_NO_OPTION + each for each in args[place + 1 :])]
-        try:
-            found, unknown = self.parse_known_intermixed_args(args, namespace)
-        finally:
-            self._asked = False
+        found, unknown = self.parse_known_intermixed_args(args, namespace)
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(map(_operand, unknown))}")
         return found, unknown
@@ -152,7 +155,9 @@ Each command has a --help of its own: mmapipc send --help
         dest="command", required=True, metavar="COMMAND", title="commands", parser_class=_Command
     )
 
-    def add(name: str, *, help: str, description: str, epilog: str) -> _Command:
+    def add(
+        name: str, fill: Callable[[_Command], None], *, help: str, description: str, epilog: str
+    ) -> None:
         command = commands.add_parser(
             name,
             help=help,
@@ -160,68 +165,62 @@ Each command has a --help of its own: mmapipc send --help
             epilog=epilog,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+        command.fill = fill
         command.set_defaults(error=command.error)
-        return command
 
-    _fill_send(
-        add(
-            "send",
-            help="send a file, or standard input, to a receiver",
-            description="Send FILE, or standard input, to the receiver of the channel NAME, "
-            "and wait until it has taken every byte.",
-            epilog="""\
+    add(
+        "send",
+        _fill_send,
+        help="send a file, or standard input, to a receiver",
+        description="Send FILE, or standard input, to the receiver of the channel NAME, "
+        "and wait until it has taken every byte.",
+        epilog="""\
 examples:
   mmapipc send greeting photo.jpg
   tar c photos | mmapipc send greeting
   mmapipc send greeting disk.img --limit-rate 10MiB --hash sha256
 """
-            + _EXIT_CODES,
-        )
+        + _EXIT_CODES,
     )
-    _fill_receive(
-        add(
-            "receive",
-            help="receive into a file, or to standard output",
-            description="Receive what the sender of the channel NAME sends, until the end of its stream.",
-            epilog="""\
+    add(
+        "receive",
+        _fill_receive,
+        help="receive into a file, or to standard output",
+        description="Receive what the sender of the channel NAME sends, until the end of its stream.",
+        epilog="""\
 examples:
   mmapipc receive greeting > copy.jpg
   mmapipc receive greeting | tar x
   mmapipc receive greeting -o disk.img --resume
 """
-            + _EXIT_CODES,
-        )
+        + _EXIT_CODES,
     )
-    _fill_inspect(
-        add(
-            "inspect",
-            help="show a channel, without disturbing it",
-            description="Show the channel NAME: who is attached, what has passed and what is in flight.\n"
-            "Nothing is claimed, written or held up by that.",
-            epilog="example:\n  mmapipc inspect --watch greeting\n" + _TOOLS_EXIT_CODES,
-        )
+    add(
+        "inspect",
+        _fill_inspect,
+        help="show a channel, without disturbing it",
+        description="Show the channel NAME: who is attached, what has passed and what is in flight.\n"
+        "Nothing is claimed, written or held up by that.",
+        epilog="example:\n  mmapipc inspect --watch greeting\n" + _TOOLS_EXIT_CODES,
     )
-    _fill_list(
-        add(
-            "list",
-            help="show all channels, and what killed processes left",
-            description="Show this user's channels, one a line, and what killed processes have left of "
-            "some.\n"
-            "Not those in files (send --file): inspect them.\n"
-            "Windows does not tell which there are: there, name them.",
-            epilog="example:\n  mmapipc list\n" + _TOOLS_EXIT_CODES,
-        )
+    add(
+        "list",
+        _fill_list,
+        help="show all channels, and what killed processes left",
+        description="Show this user's channels, one a line, and what killed processes have left of some.\n"
+        "Not those in files (send --file): inspect them.\n"
+        "Windows does not tell which there are: there, name them.",
+        epilog="example:\n  mmapipc list\n" + _TOOLS_EXIT_CODES,
     )
-    _fill_remove(
-        add(
-            "remove",
-            help="delete what killed processes left of a channel",
-            description="Delete what killed processes have left of the channel NAME, unless somebody is "
-            "attached.\n"
-            "(The next sender of that name does it too.  On Windows nothing is ever left: a name goes\n"
-            "with the last process that has it open.)",
-            epilog="example:\n  mmapipc remove greeting\n" + _TOOLS_EXIT_CODES,
-        )
+    add(
+        "remove",
+        _fill_remove,
+        help="delete what killed processes left of a channel",
+        description="Delete what killed processes have left of the channel NAME, "
+        "unless somebody is attached.\n"
+        "(The next sender of that name does it too.  On Windows nothing is ever left: a name goes\n"
+        "with the last process that has it open.)",
+        epilog="example:\n  mmapipc remove greeting\n" + _TOOLS_EXIT_CODES,
     )
     return parser
 
