@@ -9,6 +9,7 @@ import subprocess
 import time
 import unittest
 from pathlib import Path
+from unittest import mock
 
 import mmapipc
 from mmapipc._cli import passing, progress
@@ -62,8 +63,8 @@ class Streams(ChannelTest):
                 self.assertEqual((receiver.end(), sender.end()), ((0, b"", ""), (0, b"", "")))
 
     def test_what_a_silent_source_did_not_use_is_not_made_up_for(self):
-        way = passing.Passing(1000, None)
-        way._due -= 3600
+        with mock.patch.object(passing.time, "perf_counter", return_value=time.perf_counter() - 3600):
+            way = passing.Passing(1000, None)
         began = time.perf_counter()
         for _ in range(3):
             way.passed(memoryview(bytes(100)), min(100, way.turn()))
