@@ -6,18 +6,23 @@ is seen is a copy, each value of which was loaded once and checked.
 
 from __future__ import annotations
 
-import contextlib
-import mmap
-import os
 import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from . import layout, platform
+from ._meeting.homes import InMemory, home
+from ._ring import layout
+from ._system import RECEIVER, SENDER, system
 from .errors import LayoutError, MemoryRefused, NoChannel, NoSuchMapping, RoleTaken
+
+TYPE_CHECKING = False  # as in typing
+if TYPE_CHECKING:
+    from ._meeting.homes import InFile
+    from ._system.contract import Observed
 
 _BETWEEN_LOOKS = 0.1  # seconds
 _LOOKS = 10  # at fields that do not fit each other, before they are called damaged
+_MOMENT = 0.01  # seconds between such looks
 _PATIENCE = 1.0  # seconds for those who are just leaving
 
 
@@ -107,11 +112,8 @@ class Looker:
     """Looks at one channel, as often as wanted."""
 
     def __init__(self, name: str, file: str | None = None) -> None:
-        self._place = platform.place(name)
-        self._file = None if file is None else os.path.abspath(file)
-        if self._file is not None:
-            self._place = self._place.in_file(self._file)
-        self._memory: platform.Observed | _InFile | None = None
+        self._home = home(name, file)
+        self._memory: Observed | None = None
 
     def look(self) -> Look:
         """Look once.  A stream, once seen, is looked at to its end, also when its name is gone.
@@ -121,8 +123,8 @@ class Looker:
         """
         look = self._look()
         if look.stream is None and not look.exists:
-            where = "of that name" if self._file is None else f"in {self._file}"
-            raise NoChannel(f"{self._place.name}: there is no channel {where}")
+            where = f"in {self._home.location}" if self._home.kept else "of that name"
+            raise NoChannel(f"{self._home.name}: there is no channel {where}")
         return look
 
     def watch(self) -> Iterator[Look]:
@@ -144,96 +146,63 @@ class Looker:
             self._memory.close()
             self._memory = None
 
-    def _observe(self) -> platform.Observed | _InFile | None:
-        """The memory: the one place that gets it."""
-        return platform.observe(self._place) if self._file is None else _InFile.open(self._place, self._file)
-
     def _look(self) -> Look:
-        place = self._place
+        """Look until what is seen can have been there at one moment."""
+        for _ in range(_LOOKS - 1):
+            try:
+                look = self._look_once()
+            except LayoutError:
+                # A sender may just be beginning the next stream in the file.
+                self.close()
+            else:
+                if look.status != "stale":
+                    return look
+                # Or somebody who leaves has just given his role back, and is about to tidy up.
+            time.sleep(_MOMENT)
+        return self._look_once()
+
+    def _look_once(self) -> Look:
+        where = self._home
         if self._memory is None:
-            self._memory = self._observe()
+            self._memory = where.observe()
         # Claims before states, and states before counters: who is seen to be
         # gone has stored everything that it ever will.
-        holders = platform.holder(place, platform.SENDER), platform.holder(place, platform.RECEIVER)
-        seen = None if self._memory is None else _read(self._memory, place.name, *holders)
+        holders = _holder(where, SENDER), _holder(where, RECEIVER)
+        seen = None if self._memory is None else _read(where, self._memory, *holders)
         if seen is None:
             # Perhaps its creator died, and the next one makes another.
             self.close()
             seen = None, _nobody(holders[0]), _nobody(holders[1])
         stream, sender, receiver = seen
-        if self._file is None:
-            return Look(place.name, place.location, stream, sender, receiver, platform.exists(place))
-        return Look(place.name, self._file, stream, sender, receiver, os.path.exists(self._file), in_file=True)
+        return Look(where.name, where.location, stream, sender, receiver, where.exists(), where.kept)
 
 
-class _InFile:
-    """A file of the user's, to be looked at only."""
-
-    def __init__(self, place: platform.Place, memory: platform.Memory) -> None:
-        self._place = place
-        self._memory = memory
-
-    @classmethod
-    def open(cls, place: platform.Place, path: str) -> _InFile | None:
-        """Open the file; None when there is none.  Raises LayoutError when it is of another kind."""
-        try:
-            memory = platform.open_file(None, path, 0, create=False, writable=False)[0]
-        except NoSuchMapping:
-            return None
-        opened = cls(place, memory)
-        try:
-            if opened.has(layout.HEADER_SIZE):
-                with opened.look(layout.HEADER_SIZE) as octets, octets.cast("Q") as words:
-                    if layout.is_ours(bytes(octets[:8])):
-                        layout.check_owner(words, place.name, path)
-                        return opened
-            raise LayoutError(f"{place.name}: {path} is a file of another kind")
-        except BaseException:
-            opened.close()
-            raise
-
-    def has(self, length: int) -> bool:
-        """Whether the file has as many bytes."""
-        return self._memory.size() >= length
-
-    fits = has  # it may have had a larger ring before
-
-    @contextlib.contextmanager
-    def look(self, length: int) -> Iterator[memoryview]:
-        """A read-only view of the first `length` bytes."""
-        with self._memory.map(length, access=mmap.ACCESS_READ) as page, memoryview(page) as view:
-            yield view
-
-    def stands(self, role: str) -> bool:
-        """Whether somebody has that role."""
-        return platform.holder(self._place, role) is not None
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._memory.close()
+def _holder(where: InMemory | InFile, role: str) -> int | None:
+    try:
+        return where.roles.holder(role)
+    except NoSuchMapping:
+        return None  # there is no such file
 
 
 def _read(
-    memory: platform.Observed | _InFile, name: str, senders: int | None, receivers: int | None
+    where: InMemory | InFile, memory: Observed, sender: int | None, receiver: int | None
 ) -> tuple[Stream | None, Side, Side] | None:
-    """What the memory says, given the roles' holders; None when its creator has not completed the header."""
+    """What the memory says, given the pids of the roles' holders; None when there is no complete header."""
     if not memory.has(layout.HEADER_SIZE):
         return None
     with memory.look(layout.HEADER_SIZE) as octets, octets.cast("Q") as words:
         if not layout.is_complete(words):
             return None
-        header = layout.validate(words, name)
-        if not memory.fits(layout.HEADER_SIZE + header.capacity):
-            raise layout.damaged(name, f"capacity {header.capacity} does not fit its size")
-        # Not before the header is complete: see `platform`.
-        stand = memory.stands(platform.SENDER), memory.stands(platform.RECEIVER)
-        states = layout.load_sender_state(words, name), layout.load_receiver_state(words, name)
-        pids = layout.load_pids(words, name)
-        read, written = _sequences(words, header.capacity, name)
+        header = layout.validate(words, where.name)
+        if not where.fits(memory, layout.HEADER_SIZE + header.capacity):
+            raise layout.damaged(where.name, f"capacity {header.capacity} does not fit its size")
+        states = layout.load_sender_state(words, where.name), layout.load_receiver_state(words, where.name)
+        pids = layout.load_pids(words, where.name)
+        read, written = _sequences(words, header.capacity, where.name)
     return (
         Stream(header.capacity, header.stream_id, header.persistent, written, read),
-        _side(states[0], (layout.OPEN, layout.FINISHED), pids[0], stand[0], senders),
-        _side(states[1], (layout.OPEN,), pids[1], stand[1], receivers),
+        _side(states[0], (layout.OPEN, layout.FINISHED), pids[0], sender),
+        _side(states[1], (layout.OPEN,), pids[1], receiver),
     )
 
 
@@ -246,10 +215,10 @@ def _sequences(words: memoryview, capacity: int, name: str) -> tuple[int, int]:
     return layout.load_moving_sequences(words, capacity, name)
 
 
-def _side(state: int, alive: tuple[int, ...], pid: int, stands: bool, holder: int | None) -> Side:
+def _side(state: int, alive: tuple[int, ...], pid: int, holder: int | None) -> Side:
     # Who newly holds a role settles the state that a dead predecessor left, but
-    # not that of one which had finished: then the pids tell them apart.
-    claimed = stands and state in alive and holder in (pid, 0, None)
+    # not that of one which had finished: the pids tell them apart.
+    claimed = state in alive and holder == pid
     return Side(layout.STATE_NAMES[state], pid or None, claimed, None if claimed else holder)
 
 
@@ -259,7 +228,7 @@ def _nobody(holder: int | None) -> Side:
 
 def names() -> list[str]:
     """The user's channels, and what is left of some.  Raises MemoryRefused where the system does not tell."""
-    return platform.channels()
+    return system.channels()
 
 
 def remove(name: str) -> None:
@@ -269,37 +238,36 @@ def remove(name: str) -> None:
     role, LayoutError when the memory is no channel of this version,
     UnsafeMemory, MemoryRefused.
     """
-    place = platform.place(name)
-    if not platform.exists(place):
+    where = InMemory(name)
+    if not where.exists():
         raise NoChannel(f"{name}: there is no channel of that name")
-    _check_version(place)
+    _check_version(where)
     deadline = time.perf_counter() + _PATIENCE
     while True:
-        late = time.perf_counter() > deadline
-        for role in (platform.SENDER, platform.RECEIVER):
-            pid = platform.holder(place, role)
-            if pid or (late and pid is not None):
+        for role in (SENDER, RECEIVER):
+            pid = where.roles.holder(role)
+            if pid is not None:
                 raise RoleTaken(f"{name}: there is a {role} (pid {pid}); end it first")
         # It takes both roles first, and leaves everything as it is if it does not get them.
-        platform.sweep(place)
-        if not platform.exists(place):
+        where.sweep()
+        if not where.exists():
             return
-        if late:
+        if time.perf_counter() > deadline:
             raise MemoryRefused(
                 f"{name}: a process that is not attached has it open; it goes with the last such process"
             )
         time.sleep(_BETWEEN_LOOKS)
 
 
-def _check_version(place: platform.Place) -> None:
+def _check_version(where: InMemory) -> None:
     """LayoutError when the memory is not ours to remove.  A damaged header is."""
-    memory = platform.observe(place)
+    memory = where.observe()
     if memory is None:
         return
     try:
         if memory.has(layout.HEADER_SIZE):
             with memory.look(layout.HEADER_SIZE) as octets, octets.cast("Q") as words:
                 if layout.is_complete(words):
-                    layout.check_version(words, place.name)
+                    layout.check_version(words, where.name)
     finally:
         memory.close()

@@ -1,6 +1,6 @@
 """`Mapping`: shared memory alone, by name or of a file, as a memoryview.
 
-The memory is the platform's `Memory`, as under every channel; here it belongs
+The memory is the system's `Memory`, as under every channel; here it belongs
 to whoever has it open, there to the two ends.
 """
 
@@ -13,7 +13,7 @@ import os
 import warnings
 import weakref
 
-from . import platform
+from ._system import system
 from .errors import InvalidName, InvalidSize, InvalidView, MappingTooSmall
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
@@ -88,15 +88,15 @@ class Mapping:
                 f"{label}: a mapping has at least 1 byte and at most 2**62, not {size}; "
                 "give a size, or create=False to open what is there"
             )
-        place = None if name is None else platform.place(name)
+        place = None if name is None else system.place(name)
         if size:  # before anything is made
             self._check_view(size, offset, length)
         if path is not None:
             writable = self._access == mmap.ACCESS_WRITE
-            self._memory, self._created = platform.open_file(place, path, size, create, writable)
+            self._memory, self._created = system.open_file(place, path, size, create, writable)
         else:
             assert place is not None
-            self._memory, self._created = platform.share(place, size, create)
+            self._memory, self._created = system.share(place, size, create)
         try:
             there = self._memory.size()
             if size > there:
@@ -209,7 +209,7 @@ _open_mappings: weakref.WeakSet[Mapping] = weakref.WeakSet()
 
 
 def _disown_all() -> None:
-    # The platform disowns what keeps the name.
+    # The system disowns what keeps the name.
     for mapping in list(_open_mappings):
         mapping._unmap()
 

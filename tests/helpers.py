@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import mmapipc
-from mmapipc import platform
+from mmapipc._system import system
 
 WINDOWS = os.name == "nt"
 DEADLINE = 60.0  # seconds after which a test that waits has failed
@@ -29,13 +29,13 @@ def say(x): sys.stdout.write(f'{x}\\n'); sys.stdout.flush()
 
 # A receiver that says when it has its role, and waits.
 WAITS = """
-from mmapipc import platform
-claim = platform.claim
-def told(place, role):
-    claimed = claim(place, role)
+from mmapipc._meeting import homes
+claim = homes.claim
+def told(roles, role):
+    claimed = claim(roles, role)
     say('claimed')
     return claimed
-platform.claim = told
+homes.claim = told
 mmapipc.Receiver(name)
 """
 
@@ -160,7 +160,7 @@ class ChannelTest(unittest.TestCase):
         eventually(lambda: not self._exists(), "the channel's memory is gone")
 
     def _exists(self) -> bool:
-        memory = platform.open_existing(platform.place(self.name))
+        memory = system.open_existing(system.place(self.name))
         if memory is not None:
             memory.close()
         return memory is not None

@@ -16,7 +16,9 @@ import unittest
 import warnings
 
 import mmapipc
-from mmapipc import layout, platform
+from mmapipc._ring import layout
+from mmapipc._system import names, system
+from mmapipc._system.claims import claim
 
 from .helpers import DEADLINE, WINDOWS, Background, ChannelTest, eventually, noise
 
@@ -214,9 +216,9 @@ class RawFiles(ChannelTest):
                 self.assertFalse(receiver.attached)
                 receiver.read(3)
         with self.both() as (sender, receiver):
-            sender._words[layout.RECEIVER_STATE] = 99
+            sender._link.half.words[layout.RECEIVER_STATE] = 99
             self.assertEqual(repr(sender), f"<mmapipc.Sender {self.name!r} damaged>")
-            sender._words[layout.RECEIVER_STATE] = layout.OPEN
+            sender._link.half.words[layout.RECEIVER_STATE] = layout.OPEN
         for end in (sender, receiver):
             self.assertEqual(repr(end), f"<mmapipc.{type(end).__name__} {self.name!r} closed>")
 
@@ -502,7 +504,8 @@ class Timeouts(ChannelTest):
     def test_whenever_the_receiver_takes_something_the_time_begins_anew(self):
         with self.both(capacity=16, timeout=1) as (sender, receiver):
             sender.write(b"abc")
-            park, begin = sender._end.park, time.perf_counter()
+            waiter = sender._link.waiter
+            park, begin = waiter.park, time.perf_counter()
 
             def take_after(*options):
                 # Just when nobody looks.
@@ -512,7 +515,7 @@ class Timeouts(ChannelTest):
                     threading.Timer(0.7, receiver.read, (9,)).start()
                 return moved
 
-            sender._end.park = take_after
+            waiter.park = take_after
             sender.close()
 
     def test_nobody_came_for_an_empty_stream(self):
@@ -556,18 +559,18 @@ class Waits(ChannelTest):
 
         with self.both(capacity=4) as (sender, receiver):
             for end in sender, receiver:
-                end._waiter.wake = lambda: True  # so they believe
+                end._link.waiter.wake = lambda: True  # so they believe
             waiting = Background(lambda: receiver.read(1))
-            eventually(lambda: sender._end.peer_calls == layout.PARKED, "the receiver sleeps")
+            eventually(lambda: sender._link.half.called == layout.PARKED, "the receiver sleeps")
             sender.write(b"abcd")
             self.assertEqual(waiting.result(), b"a")
             sender.write(b"e")
             waiting = Background(lambda: sender.write(b"fgh"))
-            eventually(lambda: receiver._end.peer_calls == layout.PARKED, "the sender sleeps")
+            eventually(lambda: receiver._link.half.called == layout.PARKED, "the sender sleeps")
             self.assertEqual(take(7), b"bcdefgh")
             self.assertEqual(waiting.result(), 3)
             waiting = Background(lambda: receiver.read(1))
-            eventually(lambda: sender._end.peer_calls == layout.PARKED, "the receiver sleeps")
+            eventually(lambda: sender._link.half.called == layout.PARKED, "the receiver sleeps")
             sender.finish()
             self.assertEqual(waiting.result(), b"")
 
@@ -586,7 +589,7 @@ class Waits(ChannelTest):
                 with self.assertRaises(Interrupted):
                     signal.setitimer(signal.ITIMER_REAL, 0.05)
                     wait()
-                self.assertEqual(sender._end.peer_calls, 0)
+                self.assertEqual(sender._link.half.called, 0)
             sender.write(b"abcd")
             for wait in (lambda: sender.write(b"e"), lambda: sender.reserve(1)):
                 with self.assertRaises(Interrupted):
@@ -710,7 +713,7 @@ class Ends(ChannelTest):
             sender.close()
 
     def test_a_receiver_that_finds_only_an_aborted_stream_tidies_up(self):
-        waiting = platform.claim(platform.place(self.name), platform.RECEIVER)
+        waiting = claim(system.channel_roles(system.place(self.name)), names.RECEIVER)
         mmapipc.Sender(self.name, timeout=5).abort()
         waiting.release()
         with self.assertRaises(mmapipc.ChannelTimeout):
@@ -729,7 +732,7 @@ class Ends(ChannelTest):
 @unittest.skipIf(WINDOWS, "POSIX only: files in a directory")
 class Files(ChannelTest):
     def test_a_foreign_object_in_its_place_is_refused(self):
-        place = platform.place(self.name).location
+        place = system.place(self.name).location
         elsewhere = self.file(b"x")
         for make, word in (
             (lambda: os.mkdir(place), "regular"),
@@ -751,7 +754,7 @@ class Files(ChannelTest):
                 self.assertEqual(file.stat().st_mode & 0o777, 0o600)
 
     def test_a_file_that_is_no_channel_is_left_alone(self):
-        place = platform.place(self.name).location
+        place = system.place(self.name).location
         with open(os.open(place, os.O_CREAT | os.O_WRONLY, 0o600), "wb") as file:
             file.write(noise(10_000))
         for kind in (mmapipc.Sender, mmapipc.Receiver):

@@ -10,9 +10,8 @@ from pathlib import Path
 from unittest import mock
 
 import mmapipc
-from mmapipc import ring
 from mmapipc._cli.arguments import parse, parse_size
-from mmapipc._cli.transfer import TellingSender
+from mmapipc._meeting import rendezvous
 
 from .helpers import DEADLINE, WINDOWS, Background, ChannelTest, eventually, noise
 
@@ -148,32 +147,24 @@ class Endings(ChannelTest):
         self.assertEqual(Path(target).read_bytes(), sent)
 
     def test_a_lost_receiver_is_told_of_also_when_the_next_has_done_everything(self):
-        said = []
-        with TellingSender(self.name, timeout=DEADLINE, persist=True) as sender:
-            sender.say = said.append
+        lost = []
+        with mmapipc.Sender(self.name, timeout=DEADLINE, persist=True, on_lost=lost.append) as sender:
             sender.write(b"0123456789")
             for size in (2, 2, 6):
                 with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
                     receiver.read(size)
-        self.assertEqual(said, [f"{self.name}: 2 receivers are gone; the stream goes on with the next"])
+        self.assertEqual(lost, [2])
 
     def test_a_receiver_that_is_just_attaching_is_not_lost(self):
-        said = []
-        attach = ring.Consumer.attach
-
-        def seen(half, pid):
-            # Between its steps: it is counted, and not yet there.
-            with mock.patch.object(half, "_order", lambda: sender._verdict(True)):
-                attach(half, pid)
-
-        with TellingSender(self.name, timeout=DEADLINE, persist=True) as sender:
-            sender.say = said.append
+        lost = []
+        with mmapipc.Sender(self.name, timeout=DEADLINE, persist=True, on_lost=lost.append) as sender:
             sender.write(b"0123456789")
-            with mock.patch.object(ring.Consumer, "attach", seen):
+            # Between the steps of attaching: it is counted, and not yet there.
+            with mock.patch.object(rendezvous, "_order", lambda: sender._link.look(True)):
                 for size in (4, 6):
                     with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
                         receiver.read(size)
-        self.assertEqual(said, [f"{self.name}: the receiver is gone; the stream goes on with the next"])
+        self.assertEqual(lost, [1])
 
     def test_what_cannot_be_resumed_is_refused(self):
         with mmapipc.Sender(self.name, timeout=DEADLINE, persist=True) as sender:

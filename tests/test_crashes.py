@@ -154,10 +154,10 @@ class Matrix(ChannelTest):
 
     def test_a_receiver_killed_while_it_waits_for_a_sender(self):
         child = self.python(
-            "from mmapipc import waiting\n"
-            "until = waiting.until\n"
+            "from mmapipc._meeting import rendezvous\n"
+            "until = rendezvous.until\n"
             "def told(*a): say('there'); return until(*a)\n"
-            "waiting.until = told\n"
+            "rendezvous.until = told\n"
             "mmapipc.Receiver(name)\n"
         )
         self.assertEqual(child.line(), "there")
@@ -169,10 +169,10 @@ class Matrix(ChannelTest):
         with mmapipc.Receiver(self.name, timeout=DEADLINE):
             first.abort()
             child = self.python(
-                "from mmapipc import waiting\n"
-                "until = waiting.until\n"
+                "from mmapipc._meeting import rendezvous\n"
+                "until = rendezvous.until\n"
                 "def told(*a): say('there'); return until(*a)\n"
-                "waiting.until = told\n"
+                "rendezvous.until = told\n"
                 "mmapipc.Sender(name)\n"
             )
             self.assertEqual(child.line(), "there")

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import mmapipc
-from mmapipc import inspection, layout
+from mmapipc import inspection
+from mmapipc._ring import layout
 
 from .helpers import DEADLINE, Background, ChannelTest, eventually, noise
 

@@ -16,15 +16,18 @@ import os
 import random
 import socket
 import subprocess
+import sys
 import tracemalloc
 import unittest
 from collections.abc import Iterator
 from unittest import mock
 
 import mmapipc
-from mmapipc import layout, platform
+from mmapipc._ring import layout, states
+from mmapipc._system import contract, names, system
+from mmapipc._system.claims import claim
 from mmapipc.errors import LayoutError
-from mmapipc.ring import Barrier, Consumer, Producer
+from mmapipc._ring.ring import Barrier, Consumer, Producer
 
 from .helpers import WINDOWS, ChannelTest, noise
 
@@ -55,8 +58,8 @@ class Blocked(Exception):
     """Half a ring would have to wait."""
 
 
-def alive() -> bool:
-    return True
+def nothing() -> None:
+    pass
 
 
 def good_header(chance: random.Random, capacity: int) -> Changes:
@@ -160,8 +163,7 @@ class Memory:
         self._words = self._bytes.cast("Q")
         self.words = self._words  # what the ring is given
         self.data = memoryview(self._whole)[end : end + capacity]
-        layout.initialise(self._words, layout.Header(capacity, 7, False), 1)
-        layout.complete(self._words)
+        states.begin(self._words, layout.Header(capacity, 7, False), 1, nothing)
         self._header = bytes(self._bytes)
         self._content = bytes(self.data)
 
@@ -188,13 +190,16 @@ class Memory:
             assert stored <= set(own), f"stored into words {stored - set(own)}"
 
     def options(self) -> dict[str, object]:
-        return {"barrier": Barrier(), "ordered": self.ordered, "wait": self.wait, "answer": self.answer}
+        return {"barrier": Barrier(), "ordered": self.ordered, "link": self}
 
     def wait(self) -> bool:
         raise Blocked
 
     def answer(self, calls: int) -> None:
         pass
+
+    def peer_lives(self) -> bool:
+        return True
 
 
 class LyingMemory(Memory):
@@ -216,12 +221,13 @@ def attach(memory: Memory) -> Consumer | None:
     if not layout.is_complete(words):
         return None
     header = layout.validate(words, "x")
-    if not Consumer.attachable(words, "x", header.persistent, alive):
+    states.settle_receiver(words, "x")
+    if not states.wants_receiver(words, "x", persistent=header.persistent, kept=False, sender_lives=True):
         return None
     if header.capacity != memory.capacity:
         raise layout.damaged("x", "does not fit")
     consumer = Consumer(words, memory.data, "x", **memory.options())
-    consumer.attach(2)
+    states.attach(words, 2, "x", nothing)
     return consumer
 
 
@@ -274,7 +280,7 @@ def a_receiver_comes(memory: Memory, changes: Changes) -> bool:
             ahead = fields.get(layout.WRITE_SEQ, 0) - fields.get(layout.READ_SEQ, 0)
             assert 0 <= ahead <= memory.capacity
             read_a_little(memory, consumer)
-            consumer.verdict(alive)
+            consumer.verdict(True)
     if consumer is not None:
         consumer.close()
     memory.check(RECEIVERS_FIELDS, data_too=False)
@@ -288,7 +294,8 @@ def a_sender_comes(memory: Memory, changes: Changes) -> bool:
     with contextlib.suppress(LayoutError):
         if layout.is_complete(memory.words):
             layout.validate(memory.words, "x")
-            settled = not Producer.settle(memory.words, "x")
+            states.settle_sender(memory.words, "x")
+            settled = not states.has_receiver(memory.words, "x")
     memory.check((layout.SENDER_STATE,), data_too=False)
     return settled
 
@@ -304,7 +311,7 @@ def a_receiver_is_there(memory: Memory, changes: Changes) -> bool:
     noticed = True
     with contextlib.suppress(LayoutError):
         read_a_little(memory, consumer)
-        consumer.verdict(alive)
+        consumer.verdict(True)
         noticed = False
     consumer.close()
     memory.check(RECEIVERS_FIELDS, data_too=False)
@@ -314,15 +321,15 @@ def a_receiver_is_there(memory: Memory, changes: Changes) -> bool:
 def a_sender_is_there(memory: Memory, changes: Changes) -> bool:
     """The memory becomes this while a sender writes; return whether it noticed."""
     persistent = any(word == layout.FLAGS and value for word, value in changes)
+    states.begin(memory.words, layout.Header(memory.capacity, 7, persistent), 1, nothing)
     producer = Producer(memory.words, memory.data, "x", persistent=persistent, **memory.options())
-    producer.create(7, 1)
     producer.write(b"abc"[: memory.capacity])
     memory.words[layout.READ_SEQ] = 1
     memory.change(changes)
     noticed = True
     with contextlib.suppress(LayoutError):
         write_a_little(memory, producer)
-        producer.verdict(alive)
+        producer.verdict(True)
         noticed = False
     producer.abort()
     memory.check(SENDERS_FIELDS, data_too=True)
@@ -420,31 +427,37 @@ class NamedMemory(Seeded, ChannelTest):
     def setUp(self) -> None:
         super().setUp()
         # No more is ever mapped than there is.
-        ask = platform.Memory.map
+        if WINDOWS:
+            from mmapipc._system.windows.memory import Memory
+        else:
+            from mmapipc._system.posix.memory import Memory
+        ask = Memory.map
         self.size = 0
 
-        def checked(memory: platform.Memory, length: int) -> object:
+        def checked(memory: Memory, length: int) -> object:
             assert length <= self.size, f"asked for {length} bytes of {self.size}"
             return ask(memory, length)
 
-        patch = mock.patch.object(platform.Memory, "map", checked)
+        patch = mock.patch.object(Memory, "map", checked)
         patch.start()
         self.addCleanup(patch.stop)
 
     @contextlib.contextmanager
-    def channel(self, capacity: int) -> Iterator[tuple[platform.Memory, memoryview]]:
+    def channel(self, capacity: int) -> Iterator[tuple[contract.Memory, memoryview]]:
         """Named memory with a good header, and its words."""
         self.size = size_of_object(capacity)
-        memory = platform.create(platform.place(self.name), layout.HEADER_SIZE + capacity)
+        memory = system.create(system.place(self.name), layout.HEADER_SIZE + capacity)
         try:
             with memory.map(layout.HEADER_SIZE) as page, memoryview(page) as octets:
                 with octets.cast("Q") as words:
-                    layout.initialise(words, layout.Header(capacity, 7, False), os.getpid())
-                    layout.complete(words)
+                    states.begin(words, layout.Header(capacity, 7, False), os.getpid(), nothing)
+                    if not WINDOWS:
+                        memory.close()  # it belongs to nobody, as what a dead sender left
                     yield memory, words
         finally:
-            memory.close()
-            platform.remove(platform.place(self.name))
+            if WINDOWS:
+                memory.close()
+            system.remove(system.place(self.name))
 
     def read_a_little(self, receiver: mmapipc.Receiver) -> None:
         buffer = bytearray(3)
@@ -485,8 +498,8 @@ class NamedMemory(Seeded, ChannelTest):
     targeted = {capacity: list(targeted_headers(capacity)) for capacity in CAPACITIES}
 
     def test_a_receiver_comes(self):
-        claim = platform.claim(platform.place(self.name), platform.SENDER)
-        self.addCleanup(claim.release)
+        role = claim(system.channel_roles(system.place(self.name)), names.SENDER)
+        self.addCleanup(role.release)
         attached = 0
         for capacity, changes in self.rounds(50):
             with self.header(capacity, changes), self.channel(capacity) as (_, words):
@@ -528,7 +541,7 @@ class NamedMemory(Seeded, ChannelTest):
             persist = self.chance.random() < 0.5
             with self.header(capacity, changes):
                 with self.both(capacity=capacity, timeout=0, persist=persist) as (sender, receiver):
-                    memory = platform.open_existing(platform.place(self.name))
+                    memory = system.open_existing(system.place(self.name))
                     with memory.map(layout.HEADER_SIZE) as page, memoryview(page) as octets, octets.cast("Q") as words:
                         memory.close()
                         sender.write(b"abc"[:capacity])
@@ -549,11 +562,11 @@ class NamedMemory(Seeded, ChannelTest):
     def test_a_peer_that_stores_into_every_field_all_the_time(self):
         code = f"""
 import random
-from mmapipc import platform
+from mmapipc._system import contract, names, system
 chance = random.Random(int(sys.argv[2]))
 say('ready')
 for line in sys.stdin:
-    memory = platform.open_existing(platform.place(name))
+    memory = system.open_existing(system.place(name))
     with memory.map({layout.HEADER_SIZE}) as page, memoryview(page) as octets, octets.cast('Q') as words:
         memory.close()
         say('there')
@@ -585,7 +598,7 @@ for line in sys.stdin:
 class Damage(ChannelTest):
     def test_the_name_is_usable_after_both_have_left(self):
         with self.both(capacity=5, timeout=0) as (sender, receiver):
-            memory = platform.open_existing(platform.place(self.name))
+            memory = system.open_existing(system.place(self.name))
             with memory.map(layout.HEADER_SIZE) as page:
                 memory.close()
                 page[:] = noise(layout.HEADER_SIZE)
@@ -614,7 +627,7 @@ class Files(ChannelTest):
         return bytes(memory.words) + bytes(memory.data)
 
     def put(self, content: bytes) -> str:
-        place = platform.place(self.name).location
+        place = system.place(self.name).location
         with open(os.open(place, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as file:
             file.write(content)
         return place
@@ -629,16 +642,16 @@ class Files(ChannelTest):
             self.exchange()
 
     def test_a_ring_shorter_or_longer_than_the_header_says(self):
-        import fcntl
-
         good = self.stream(5000)
+        pid = os.getpid().to_bytes(8, sys.byteorder)
+        good = good[: layout.SENDER_PID * 8] + pid + good[layout.SENDER_PID * 8 + 8 :]
         for content in (good[: layout.HEADER_SIZE], good[:-1], good + b"\0", good + bytes(10_000)):
             self.put(content)
-            # Locked, as by a live sender; otherwise a receiver has no interest in it.
-            with open(platform.place(self.name).location, "rb+") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
-                with self.assertRaisesRegex(mmapipc.LayoutError, "capacity 5000 does not fit"):
-                    mmapipc.Receiver(self.name, timeout=0)
+            # With a live sender; otherwise a receiver has no interest in it.
+            role = claim(system.channel_roles(system.place(self.name)), names.SENDER)
+            with self.assertRaisesRegex(mmapipc.LayoutError, "capacity 5000 does not fit"):
+                mmapipc.Receiver(self.name, timeout=0)
+            role.release(memory=False)
             # A sender does not need the ring of a dead one.
             self.exchange()
 
@@ -684,13 +697,13 @@ class Files(ChannelTest):
         os.chmod(place, mode)
 
     def test_something_else_in_the_place_of_the_memory(self):
-        place = platform.place(self.name).location
+        place = system.place(self.name).location
         for words in self.obstacles(place):
             self.refused(mmapipc.UnsafeMemory, place, words)
 
     def test_something_else_in_the_place_of_a_claim(self):
-        for kind, role in ((mmapipc.Sender, platform.SENDER), (mmapipc.Receiver, platform.RECEIVER)):
-            place = f"{platform.place(self.name).location}+{role}"
+        place = f"{system.place(self.name).location}+roles"
+        for kind in (mmapipc.Sender, mmapipc.Receiver):
             for words in self.obstacles(place):
                 with self.subTest(kind=kind, words=words), self.assertRaises(mmapipc.UnsafeMemory) as caught:
                     kind(self.name, timeout=0)

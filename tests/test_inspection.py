@@ -10,6 +10,7 @@ import json
 import os
 import random
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -18,10 +19,11 @@ from pathlib import Path
 from unittest import mock
 
 import mmapipc
-from mmapipc import inspection, layout, platform
+from mmapipc import inspection
 from mmapipc._cli import display
 from mmapipc._cli.terminal import Picture, cut, human, width
-from mmapipc.platform import _names
+from mmapipc._ring import layout, states
+from mmapipc._system import names, system
 
 from .helpers import DEADLINE, WAITS, WINDOWS, Background, ChannelTest, Child, eventually, noise
 from .terminal import Terminal, TerminalTest
@@ -64,7 +66,7 @@ class InspectionTest(ChannelTest):
 
     def header(self) -> bytes:
         """The header as it is now."""
-        memory = platform.observe(platform.place(self.name))
+        memory = system.observe(system.place(self.name))
         with memory.look(layout.HEADER_SIZE) as octets:
             header = bytes(octets)
         memory.close()
@@ -86,7 +88,7 @@ class Inspect(InspectionTest):
             facts,
             {
                 "name": self.name,
-                "location": platform.place(self.name).location,
+                "location": system.place(self.name).location,
                 "status": "running",
                 "version": layout.VERSION,
                 "capacity": 4000,
@@ -106,7 +108,7 @@ class Inspect(InspectionTest):
                 f"name      {self.name}",
                 f"memory    {facts['location']}",
                 "status    running",
-                "layout    version 1",
+                f"layout    version {layout.VERSION}",
                 f"stream    {facts['stream_id']}",
                 "capacity  4000 bytes (3.9 KiB)",
                 f"sender    open, pid {sender.pid}, claimed",
@@ -270,12 +272,12 @@ while True:
     looker.close()
 """
         look_at_roles = """
-from mmapipc import platform
+from mmapipc._system import names, system
 say('looking')
-place = platform.place(name)
+place = system.place(name)
 while True:
-    platform.holder(place, platform.SENDER)
-    platform.holder(place, platform.RECEIVER)
+    system.channel_roles(place).holder(names.SENDER)
+    system.channel_roles(place).holder(names.RECEIVER)
 """
         children = [self.python(look), self.python(look_at_roles)]
         for child in children:
@@ -293,29 +295,26 @@ while True:
             child.kill()
             self.assertEqual(child.end()[1:], (b"", ""))
 
-    @unittest.skipIf(WINDOWS, "POSIX only: flock")
-    def test_a_look_that_takes_long_is_waited_for(self):
-        import fcntl
-
-        # The worst case: a dead holder's pid has gone to a process that lives.
-        for kind, role in ((mmapipc.Sender, platform.SENDER), (mmapipc.Receiver, platform.RECEIVER)):
-            path = platform.place(self.name).of(role)
-            Path(path).touch(0o600)
-            Path(path).write_text(str(os.getpid()))
-            with open(path) as file:
-                fcntl.flock(file, fcntl.LOCK_SH)
-                tried = threading.Event()
-                is_locked = platform._posix._is_locked
-
-                def noticed(fd, is_locked=is_locked, tried=tried):
-                    tried.set()
-                    return is_locked(fd)
-
-                with mock.patch.object(platform._posix, "_is_locked", noticed):
-                    claimant = Background(lambda: platform.claim(platform.place(self.name), role))
-                    self.assertTrue(tried.wait(DEADLINE))
-                    fcntl.flock(file, fcntl.LOCK_UN)
-                    claimant.result().release()
+    @unittest.skipIf(WINDOWS, "POSIX only: SIGSTOP")
+    def test_who_is_stopped_in_the_middle_of_a_look_holds_up_nobody(self):
+        look = """
+from mmapipc import inspection
+say('looking')
+while True:
+    looker = inspection.Looker(name)
+    try: looker.look()
+    except mmapipc.ChannelError: pass
+    looker.close()
+"""
+        looker = self.python(look)
+        self.assertEqual(looker.line(), "looking")
+        for _ in range(100):
+            os.kill(looker.pid, signal.SIGSTOP)
+            self.exchange()
+            self.assertEqual(os.listdir(self.memory), [])
+            os.kill(looker.pid, signal.SIGCONT)
+        looker.kill()
+        self.assertEqual(looker.end()[1:], (b"", ""))
 
     def test_who_looks_does_not_keep_the_name(self):
         with contextlib.ExitStack() as stack:
@@ -338,7 +337,7 @@ class Watch(InspectionTest):
     def test_lines_until_the_end(self):
         sender = self.send("--capacity", "64KiB", stdin=subprocess.PIPE)
         receiver = self.receive("-o", os.devnull)
-        eventually(lambda: platform.holder(platform.place(self.name), platform.RECEIVER), "the receiver is there")
+        eventually(lambda: system.channel_roles(system.place(self.name)).holder(names.RECEIVER), "the receiver is there")
         sender.feed(noise(100_000))
         eventually(lambda: self._exists(), "the sender is there")
         watchers = [self.mmapipc("inspect", "--watch", *more, self.name) for more in ((), ("--json",))]
@@ -381,7 +380,7 @@ class Watch(InspectionTest):
 
     def test_from_a_receiver_that_waits_to_the_end(self):
         waiting = self.receive()
-        eventually(lambda: platform.holder(platform.place(self.name), platform.RECEIVER), "the receiver is there")
+        eventually(lambda: system.channel_roles(system.place(self.name)).holder(names.RECEIVER), "the receiver is there")
         watcher = self.mmapipc("inspect", "--watch", self.name)
         self.assertEqual(watcher.line(), f"{self.name}: no sender")
         with mmapipc.Sender(self.name, timeout=DEADLINE) as sender:
@@ -396,11 +395,11 @@ class Watch(InspectionTest):
         with self.both() as (sender, _):
             watcher = self.mmapipc("inspect", "--watch", self.name)
             self.assertIn("running", watcher.line())
-            sender._words[layout.WRITE_SEQ] = 2**62 - 1
+            sender._link.half.words[layout.WRITE_SEQ] = 2**62 - 1
             code, _, err = watcher.end()
             self.assertEqual(code, 1)
             self.assertRegex(err, rf"\Ammapipc: {self.name}: [^\n]*damaged \(sequences [^\n]+\n\Z")
-            sender._words[layout.WRITE_SEQ] = 0
+            sender._link.half.words[layout.WRITE_SEQ] = 0
 
     @unittest.skipIf(WINDOWS, "POSIX only: signals")
     def test_interrupted(self):
@@ -632,7 +631,7 @@ class Remove(InspectionTest):
     @unittest.skipIf(WINDOWS, "POSIX only: names stay")
     def test_what_two_killed_processes_left(self):
         self.leftovers()
-        self.assertEqual(len(os.listdir(self.memory)), 3)
+        self.assertEqual(len(os.listdir(self.memory)), 2)
         self.assertEqual(self.shown("remove", self.name), "")
         self.assertEqual(os.listdir(self.memory), [])
         self.assertIn("no channel of that name", self.refused("remove", self.name))
@@ -646,13 +645,13 @@ class Remove(InspectionTest):
 
     @unittest.skipUnless(WINDOWS, "Windows only: a name lives as long as somebody has it open")
     def test_somebody_has_it_open(self):
-        memory = platform.create(platform.place(self.name), 5000)
+        memory = system.create(system.place(self.name), 5000)
         self.assertIn("has it open", self.refused("remove", self.name))
         memory.close()
 
     @unittest.skipIf(WINDOWS, "POSIX only: files")
     def test_what_is_damaged_is_removed_and_what_is_not_ours_is_not(self):
-        path = Path(platform.place(self.name).location)
+        path = Path(system.place(self.name).location)
         for content in (b"", b"x" * 100, bytes(5000), self.magic(layout.VERSION) + noise(5000)):
             path.touch(0o600)
             path.write_bytes(content)
@@ -676,16 +675,15 @@ class Hostile(InspectionTest):
     @contextlib.contextmanager
     def channel(self, capacity):
         """Memory with a good header, of which both claims stand; and its words."""
-        place = platform.place(self.name)
-        memory = platform.create(place, layout.HEADER_SIZE + capacity)
+        place = system.place(self.name)
+        memory = system.create(place, layout.HEADER_SIZE + capacity)
         try:
             with memory.map(layout.HEADER_SIZE) as page, memoryview(page) as octets, octets.cast("Q") as words:
-                layout.initialise(words, layout.Header(capacity, 7, False), os.getpid())
-                layout.complete(words)
+                states.begin(words, layout.Header(capacity, 7, False), os.getpid(), lambda: None)
                 yield words
         finally:
             memory.close()
-            platform.remove(place)
+            system.remove(place)
 
     def test_every_header_is_shown_or_refused_in_one_line(self):
         chance = random.Random(SEED)
@@ -722,9 +720,9 @@ class Hostile(InspectionTest):
     def test_a_peer_that_stores_into_every_field_all_the_time(self):
         code = f"""
 import random
-from mmapipc import platform
+from mmapipc._system import names, system
 chance = random.Random(int(sys.argv[2]))
-memory = platform.open_existing(platform.place(name))
+memory = system.open_existing(system.place(name))
 with memory.map({layout.HEADER_SIZE}) as page, memoryview(page) as octets, octets.cast('Q') as words:
     memory.close()
     good = words.tolist()
@@ -779,7 +777,7 @@ with memory.map({layout.HEADER_SIZE}) as page, memoryview(page) as octets, octet
 
     @unittest.skipIf(WINDOWS, "POSIX only: files")
     def test_files_that_are_too_short(self):
-        path = Path(platform.place(self.name).location)
+        path = Path(system.place(self.name).location)
         with self.channel(5000):
             whole = path.read_bytes()
         for size in (0, 1, 8, 128, layout.HEADER_SIZE - 1):
@@ -800,7 +798,7 @@ with memory.map({layout.HEADER_SIZE}) as page, memoryview(page) as octets, octet
 
     @unittest.skipIf(WINDOWS, "POSIX only: files")
     def test_something_else_in_that_place(self):
-        path = platform.place(self.name).location
+        path = system.place(self.name).location
         os.mkfifo(path, 0o600)
         for command in ("inspect", "remove"):
             self.assertIn("not a regular file", self.refused(command, self.name))
@@ -811,10 +809,10 @@ with memory.map({layout.HEADER_SIZE}) as page, memoryview(page) as octets, octet
         os.unlink(path)
 
     @unittest.skipIf(WINDOWS, "POSIX only: files")
-    def test_a_pid_that_is_none(self):
-        path = Path(platform.place(self.name).of(platform.RECEIVER))
+    def test_what_is_in_the_file_of_the_roles_does_not_matter(self):
+        path = Path(system.place(self.name).of("roles"))
         path.touch(0o600)
-        for text in (b"", b"-5", b"9" * 20, b"1e3", b"\xff", b"\x1b[2J"):
+        for text in (b"", b"-5", b"9" * 20, b"\xff", b"\x1b[2J"):
             path.write_bytes(text)
             self.assertIn("stale", self.shown("list"))
             self.assertEqual(self.shown("remove", self.name), "")
@@ -824,10 +822,10 @@ with memory.map({layout.HEADER_SIZE}) as page, memoryview(page) as octets, octet
 
 class Names(unittest.TestCase):
     def test_each_name_is_had_back(self):
-        for name in (*NAMES, "Local\\Global\\x", "x" * platform.LONGEST_NAME):
-            self.assertEqual(_names.join(_names.split(name)[1]), name)
+        for name in (*NAMES, "Local\\Global\\x", "x" * names.LONGEST_NAME):
+            self.assertEqual(names.join(names.split(name)[1]), name)
 
     def test_what_no_name_is_encoded_as(self):
         for encoded in ("", "a b", "%", "%zz", "%61", "%2f", "%FF", "ü", "\udcff", "x" * 201, "a~b"):
             with self.subTest(encoded=encoded), self.assertRaises(mmapipc.InvalidName):
-                _names.join(encoded)
+                names.join(encoded)

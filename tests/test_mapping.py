@@ -17,7 +17,9 @@ from collections.abc import Iterator
 from unittest import mock
 
 import mmapipc
-from mmapipc import Mapping, channel, platform
+from mmapipc import Mapping
+from mmapipc._meeting import homes
+from mmapipc._system import names, system
 
 from .helpers import WINDOWS, ChannelTest, Child, eventually, noise
 from .test_names import NAMES
@@ -157,7 +159,7 @@ m.close()
         self.assertTrue(self.gone())
 
     def test_wrong_arguments(self):
-        for wrong in ("", "Global\\", "x" * (platform.LONGEST_NAME + 1)):
+        for wrong in ("", "Global\\", "x" * (names.LONGEST_NAME + 1)):
             with self.assertRaises(mmapipc.InvalidName):
                 Mapping(wrong, 1)
         with self.assertRaises(mmapipc.InvalidName):
@@ -174,7 +176,7 @@ class Names(MappingTest):
     def test_every_name_has_memory_of_its_own(self):
         with contextlib.ExitStack() as stack:
             made = []
-            for name in (*NAMES, "x" * platform.LONGEST_NAME):
+            for name in (*NAMES, "x" * names.LONGEST_NAME):
                 name = name.replace("plain", self.name)
                 made.append((name, stack.enter_context(Mapping(name, 100))))
                 self.assertTrue(made[-1][1].created)
@@ -326,7 +328,7 @@ while True:
     @unittest.skipIf(WINDOWS, "POSIX only: what killed holders leave is a file")
     def test_what_a_killed_holder_left_is_not_used_again(self):
         self.hold("m = mmapipc.Mapping(name, 100); m.buf[:] = b'x' * 100").kill()
-        with open(platform.place(self.name).location, "rb") as file:
+        with open(system.place(self.name).location, "rb") as file:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as old, Mapping(self.name, 10) as made:
                 self.assertTrue(made.created)
                 made.buf[:] = b"y" * 10
@@ -334,7 +336,7 @@ while True:
 
     @unittest.skipIf(WINDOWS, "POSIX only: files in a directory")
     def test_a_creator_killed_half_way(self):
-        place = platform.place(self.name).location
+        place = system.place(self.name).location
         for content in (b"", b"x" * 10):
             for attempt in (lambda: self.assertTrue(self.gone()), lambda: self.assertTrue(self.created_anew(10))):
                 with open(os.open(place, os.O_CREAT | os.O_WRONLY, 0o600), "wb") as file:
@@ -732,7 +734,7 @@ class OtherKinds(MappingTest):
 
     def others(self) -> Iterator[str]:
         """Which kind of object is in the memory's place, one after the other."""
-        place = platform.place(self.name).location
+        place = system.place(self.name).location
         if WINDOWS:
             kernel = ctypes.WinDLL("kernel32")
             for kind, arguments in (("Mutex", (False,)), ("Event", (True, False)), ("Semaphore", (1, 1))):
@@ -766,14 +768,14 @@ class OtherKinds(MappingTest):
         for kind in self.others():
             for arguments in ({"size": 10}, {"create": False}, {"file": self.file(b"x")}):
                 with self.subTest(kind=kind, arguments=arguments):
-                    with self.refused(mmapipc.NameTaken, platform.place(self.name).location):
+                    with self.refused(mmapipc.NameTaken, system.place(self.name).location):
                         Mapping(self.name, **arguments)
             with self.subTest(kind=kind), self.refused(mmapipc.NameTaken):
                 mmapipc.Sender(self.name, timeout=0)
 
     @unittest.skipIf(WINDOWS, "POSIX only: files in a directory")
     def test_files_that_others_could_change(self):
-        place = platform.place(self.name).location
+        place = system.place(self.name).location
         for mode, owner in ((0o606, -1), (0o660, -1), (0o600, 65534)):
             if owner >= 0 and not ROOT:
                 continue
@@ -792,12 +794,12 @@ class OtherKinds(MappingTest):
 
     @unittest.skipIf(WINDOWS, "POSIX only: files can be locked by anybody")
     def test_a_file_that_stays_locked(self):
-        import fcntl
+        from mmapipc._system.posix import locks
 
-        place = platform.place(self.name).location
-        with open(os.open(place, os.O_CREAT | os.O_RDWR, 0o600), "r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            with mock.patch("mmapipc.platform._posix._MAKING", 0.05):
+        place = system.place(self.name).location
+        with open(os.open(place, os.O_CREAT | os.O_RDWR, 0o600), "r+b", buffering=0) as file:
+            self.assertTrue(locks.lock(file))
+            with mock.patch("mmapipc._system.posix.memory._MAKING", 0.05):
                 with self.refused(mmapipc.MemoryRefused, place):
                     Mapping(self.name, 10)
         self.assertTrue(self.gone())
@@ -827,15 +829,15 @@ class Channels(MappingTest):
                 return made.created and bytes(made.buf) == bytes(10)
 
         eventually(created, "the name is new") if WINDOWS else self.assertTrue(created())
-        for file in os.listdir(self.memory):  # the sender's claim, which is the next sender's to take
-            self.assertTrue(file.endswith("+sender"))
+        for file in os.listdir(self.memory):  # of the roles, which the next sender takes over
+            self.assertTrue(file.endswith("+roles"))
         with self.both() as (sender, receiver):
             sender.write(b"new")
             self.assertEqual(receiver.read(9), b"new")
 
     def test_the_name_of_a_mapping(self):
         with Mapping(self.name, 10_000) as made:
-            with mock.patch.object(channel, "_LINGER", 0.05), self.refused(mmapipc.MemoryRefused, "still holds memory"):
+            with mock.patch.object(homes, "_LINGER", 3), self.refused(mmapipc.MemoryRefused, "still holds memory"):
                 mmapipc.Sender(self.name, timeout=60)
             with self.refused(mmapipc.ChannelTimeout):
                 mmapipc.Receiver(self.name, timeout=0)

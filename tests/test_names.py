@@ -3,9 +3,8 @@
 import unittest
 
 import mmapipc
-from mmapipc import platform
+from mmapipc._system import names, system
 from mmapipc.errors import InvalidName
-from mmapipc.platform import _names
 
 from .helpers import WINDOWS, ChannelTest
 
@@ -23,22 +22,22 @@ class Encoding(unittest.TestCase):
             ("Global\\Local\\x", "Global\\", "Local%5Cx"),
             ("global\\x", "", "global%5Cx"),
         ):
-            self.assertEqual(_names.split(name), (prefix, encoded))
+            self.assertEqual(names.split(name), (prefix, encoded))
 
     def test_all_are_distinct_and_plain(self):
-        encoded = {_names.split(name)[1] for name in NAMES}
+        encoded = {names.split(name)[1] for name in NAMES}
         self.assertEqual(len(encoded), len(NAMES))
         for name in encoded:
             self.assertRegex(name, r"\A[A-Za-z0-9._%-]+\Z")
 
     def test_empty_and_long_names_are_refused(self):
-        for name in ("", "Global\\", "x" * (platform.LONGEST_NAME + 1), "ü" * 34):
+        for name in ("", "Global\\", "x" * (names.LONGEST_NAME + 1), "ü" * 34):
             with self.subTest(name=name), self.assertRaises(InvalidName) as caught:
                 mmapipc.Receiver(name, timeout=0)
             self.assertIsInstance(caught.exception, ValueError)
 
     def test_location(self):
-        place = platform.place("Local\\a b").location
+        place = system.place("Local\\a b").location
         if WINDOWS:
             self.assertEqual(place, "Local\\mmapipc.a%20b")
         else:
@@ -48,7 +47,7 @@ class Encoding(unittest.TestCase):
 class Carrying(ChannelTest):
     def test_every_name_carries_bytes_beside_all_the_others(self):
         pairs = []
-        for name in (*NAMES, "x" * platform.LONGEST_NAME):
+        for name in (*NAMES, "x" * names.LONGEST_NAME):
             name = name.replace("plain", self.name)
             sender = mmapipc.Sender(name, capacity=64, timeout=10)
             receiver = mmapipc.Receiver(name, timeout=10)

@@ -5,7 +5,7 @@ import signal
 import unittest
 
 import mmapipc
-from mmapipc import platform
+from mmapipc._system import names, system
 
 from .helpers import DEADLINE, WAITS, WINDOWS, ChannelTest, noise
 
@@ -256,8 +256,8 @@ class DefaultDirectory(ChannelTest):
         del os.environ["MMAPIPC_DIR"]
         try:
             with self.both() as (sender, _):
-                self.assertTrue(platform.place(self.name).location.startswith("/dev/shm/"))
-                self.assertTrue(os.path.exists(platform.place(self.name).location))
+                self.assertTrue(system.place(self.name).location.startswith("/dev/shm/"))
+                self.assertTrue(os.path.exists(system.place(self.name).location))
             self.assertFalse([entry for entry in os.listdir("/dev/shm") if self.name in entry])
         finally:
             os.environ["MMAPIPC_DIR"] = str(self.memory)

@@ -4,21 +4,18 @@ import contextlib
 import random
 import unittest
 
-from mmapipc import layout
+from mmapipc._ring import layout, states
 from mmapipc.errors import LayoutError
-from mmapipc.ring import Barrier, Consumer, Producer, Verdict
+from mmapipc._ring.ring import Barrier, Consumer, Producer
+from mmapipc._ring.states import Verdict
 
 from .helpers import noise
 
 CAPACITIES = (1, 2, 3, 7, 64, 4095, 4096, 4097, 100_003)
 
 
-def alive() -> bool:
-    return True
-
-
-def dead() -> bool:
-    return False
+def nothing() -> None:
+    pass
 
 
 class Blocked(Exception):
@@ -32,14 +29,30 @@ class Ring:
         self.memory = bytearray(layout.HEADER_SIZE + capacity)
         self.words = memoryview(self.memory)[: layout.HEADER_SIZE].cast("Q")
         self.data = memoryview(self.memory)[layout.HEADER_SIZE :]
-        options = {"barrier": Barrier(), "ordered": ordered, "wait": self.wait, "answer": self.answer}
+        options = {"barrier": Barrier(), "ordered": ordered, "link": self}
+        states.begin(self.words, layout.Header(capacity, 7, False), 1, nothing)
         self.producer = Producer(self.words, self.data, "ring", **options)
-        self.producer.create(7, 1)
         self.consumer = Consumer(self.words, self.data, "ring", **options)
+        self.last_words = nothing
 
-    def attach(self, persistent: bool = False) -> None:
-        assert Consumer.attachable(self.words, "ring", persistent, alive)
-        self.consumer.attach(2)
+    def attach(self) -> None:
+        assert self.wants_receiver(True)
+        states.attach(self.words, 2, "ring", nothing)
+
+    def wants_receiver(self, sender_lives: bool) -> bool:
+        states.settle_receiver(self.words, "ring")
+        return states.wants_receiver(
+            self.words, "ring", persistent=False, kept=False, sender_lives=sender_lives
+        )
+
+    def sees(self, half: Producer | Consumer, lives: bool) -> Verdict:
+        """What one half sees when its peer lives, or is dead."""
+        self.lives = lives
+        return half.verdict(True)
+
+    def peer_lives(self) -> bool:
+        self.last_words()
+        return self.lives
 
     def wait(self) -> bool:
         raise Blocked
@@ -142,85 +155,64 @@ class Verdicts(unittest.TestCase):
     """The two tables at the head of the module."""
 
     def test_what_the_consumer_sees(self):
-        for end, stands, verdict in (
-            (None, alive, Verdict.WAIT),
-            (None, dead, Verdict.DIED),
-            (Producer.finish, alive, Verdict.END),
-            (Producer.finish, dead, Verdict.END),
-            (Producer.abort, alive, Verdict.GAVE_UP),
-            (Producer.abort, dead, Verdict.GAVE_UP),
+        for end, lives, verdict in (
+            (None, True, Verdict.WAIT),
+            (None, False, Verdict.DIED),
+            (Producer.finish, True, Verdict.END),
+            (Producer.finish, False, Verdict.END),
+            (Producer.abort, True, Verdict.GAVE_UP),
+            (Producer.abort, False, Verdict.GAVE_UP),
         ):
-            with self.subTest(end=end, stands=stands):
+            with self.subTest(end=end, lives=lives):
                 ring = Ring(4)
                 ring.put(b"abc")
                 if end:
                     end(ring.producer)
-                self.assertIs(ring.consumer.verdict(stands), Verdict.READY)
+                self.assertIs(ring.sees(ring.consumer, lives), Verdict.READY)
                 ring.take(3)
-                self.assertIs(ring.consumer.verdict(stands), verdict)
+                self.assertIs(ring.sees(ring.consumer, lives), verdict)
 
     def test_what_the_producer_sees(self):
         ring = Ring(2)
-        self.assertIs(ring.producer.verdict(dead), Verdict.READY)
+        self.assertIs(ring.sees(ring.producer, False), Verdict.READY)
         ring.put(b"ab")
-        self.assertIs(ring.producer.verdict(dead), Verdict.WAIT)
+        self.assertIs(ring.sees(ring.producer, False), Verdict.WAIT)
         self.assertEqual(ring.producer.receivers, 0)
         ring.attach()
         self.assertEqual(ring.producer.receivers, 1)
-        self.assertIs(ring.producer.verdict(alive), Verdict.WAIT)
-        self.assertIs(ring.producer.verdict(dead), Verdict.DIED)
+        self.assertIs(ring.sees(ring.producer, True), Verdict.WAIT)
+        self.assertIs(ring.sees(ring.producer, False), Verdict.DIED)
         ring.take(1)
-        self.assertIs(ring.producer.verdict(alive), Verdict.READY)
+        self.assertIs(ring.sees(ring.producer, True), Verdict.READY)
         for end, verdict in ((Consumer.close, Verdict.LEFT), (Consumer.abort, Verdict.GAVE_UP)):
             end(ring.consumer)
-            self.assertIs(ring.producer.verdict(alive), verdict)
+            self.assertIs(ring.sees(ring.producer, True), verdict)
             self.assertEqual(ring.producer.in_flight, 1)
+
+    def test_a_verdict_without_a_probe_asks_nobody(self):
+        ring = Ring(2)
+        ring.attach()
+        ring.last_words = self.fail
+        self.assertIs(ring.consumer.verdict(), Verdict.WAIT)
+        self.assertIs(ring.producer.verdict(), Verdict.READY)
 
     def test_a_peer_that_ends_properly_between_two_looks_did_not_die(self):
         ring = Ring(4)
 
-        def gone_after_its_last_words():
+        def last_words():
             ring.put(b"z")
             ring.producer.finish()
-            return False
 
-        self.assertIs(ring.consumer.verdict(gone_after_its_last_words), Verdict.READY)
+        ring.last_words = last_words
+        self.assertIs(ring.sees(ring.consumer, False), Verdict.READY)
         ring.take(1)
-        self.assertIs(ring.consumer.verdict(dead), Verdict.END)
+        ring.last_words = nothing
+        self.assertIs(ring.sees(ring.consumer, False), Verdict.END)
 
         ring = Ring(4)
         ring.attach()
-
-        def left():
-            ring.consumer.close()
-            return False
-
-        self.assertIs(ring.producer.verdict(left), Verdict.LEFT)
-
-    def test_a_successor_settles_what_a_dead_end_left(self):
-        ring = Ring(4)
-        ring.attach()
-        self.assertTrue(Producer.settle(ring.words, "ring"))
-        self.assertIs(ring.consumer.verdict(alive), Verdict.DIED)
-
-        ring = Ring(4)
-        ring.attach()
-        self.assertFalse(Consumer.attachable(ring.words, "ring", False, alive))
-        self.assertIs(ring.producer.verdict(alive), Verdict.DIED)
-
-        ring = Ring(4)
-        ring.producer.finish()
-        self.assertFalse(Producer.settle(ring.words, "ring"))
-        self.assertEqual(ring.words[layout.SENDER_STATE], layout.FINISHED)
-
-    def test_only_a_live_and_fresh_stream_is_attachable(self):
-        self.assertFalse(Consumer.attachable(Ring(4).words, "ring", False, dead))
-        ring = Ring(4)
-        ring.producer.abort()
-        self.assertFalse(Consumer.attachable(ring.words, "ring", False, alive))
-        ring = Ring(4)
-        ring.producer.finish()
-        self.assertTrue(Consumer.attachable(ring.words, "ring", False, alive))
+        ring.last_words = ring.consumer.close
+        self.assertIs(ring.sees(ring.producer, False), Verdict.LEFT)
 
 
 class Lies(unittest.TestCase):

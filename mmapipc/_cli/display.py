@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .. import layout, platform
+from .._ring import layout
+from .._system import system
 from ..errors import ChannelError
 from .streams import printable
 from .terminal import Rate, exactly, human, width
@@ -116,7 +117,7 @@ def entry(name: str, look: Look | ChannelError) -> dict[str, object]:
 
 def _summary(look: Look) -> str:
     if look.status == "stale":
-        return platform.STALE
+        return system.STALE
     parts = [
         f"{role} {side.pid if side.claimed else side.waiting or '?'}"
         for role, side in (("sender", look.sender), ("receiver", look.receiver))

@@ -6,7 +6,8 @@ import contextlib
 import time
 from collections.abc import Iterator
 
-from .. import inspection, platform
+from .. import inspection
+from .._system import system
 from ..errors import ChannelError, InvalidName, NoChannel
 from . import display
 from .streams import print_lines, say, standard_output, write_output
@@ -64,7 +65,7 @@ def _watch(looks: Iterator[Look], json: bool) -> None:
     meter, picture = display.Meter(), Picture()
     next_line = time.perf_counter()
     output = standard_output().file.fileno()
-    with platform.redrawing(output) as redrawing:
+    with system.redrawing(output) as redrawing:
         for look in looks:
             now = time.perf_counter()
             meter.add(now, look.stream)

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from .. import platform
+from .._system import system
 from ..channel import Receiver, Sender
 from ..errors import ReceiverLeft
 from .streams import ReaderGone
@@ -116,7 +116,7 @@ class Progress:
     def _run(self) -> None:
         told = ""
         stream = sys.stderr.fileno()
-        with platform.redrawing(stream) as redrawing:
+        with system.redrawing(stream) as redrawing:
             while not self._over.wait(_BETWEEN_REDRAWS if redrawing else _BETWEEN_LINES):
                 with self._lock:
                     now = time.perf_counter()

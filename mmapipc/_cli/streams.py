@@ -9,7 +9,7 @@ import stat
 import sys
 from collections.abc import Iterator, Sequence
 
-from .. import platform
+from .._system import system
 
 PIECE = 1 << 20  # bytes that one read or write moves at most
 
@@ -43,7 +43,7 @@ class OpenFile:
                 while (count := self.file.write(view)) is None:
                     _wait_for(writes=[self.file])
             except OSError as error:
-                if platform.reader_is_gone(error, self.file.fileno()):
+                if system.reader_is_gone(error, self.file.fileno()):
                     raise ReaderGone from None
                 raise
         return count
@@ -51,7 +51,7 @@ class OpenFile:
     def enlarge(self) -> None:
         """If this is a pipe, let it take a whole piece at once."""
         with contextlib.suppress(io.UnsupportedOperation):
-            platform.enlarge_pipe(self.file.fileno(), PIECE)
+            system.enlarge_pipe(self.file.fileno(), PIECE)
 
     def bytes_left(self) -> int | None:
         """Return how many bytes can be read; None if nobody knows."""

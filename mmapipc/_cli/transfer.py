@@ -60,26 +60,19 @@ def receive(arguments: Namespace) -> None:
         _print_digest(_digest_of(path, arguments.hash) if resumed else passing.digest, path)
 
 
-class TellingSender(Sender):
-    """A sender that says when a persistent stream has lost its receiver."""
-
-    say: Callable[[str], None]
-
-    def _receivers_lost(self, count: int) -> None:
-        gone = "the receiver is" if count == 1 else f"{count} receivers are"
-        self.say(f"{self.name}: {gone} gone; the stream goes on with the next")
-
-
 def _sender(arguments: Namespace, say: Callable[[str], None]) -> Sender:
-    sender = TellingSender(
+    def tell_of_lost(count: int) -> None:
+        gone = "the receiver is" if count == 1 else f"{count} receivers are"
+        say(f"{arguments.name}: {gone} gone; the stream goes on with the next")
+
+    return Sender(
         arguments.name,
         arguments.capacity,
         arguments.timeout,
         persist=arguments.persist,
         file=arguments.ring_file,
+        on_lost=tell_of_lost,
     )
-    sender.say = say
-    return sender
 
 
 def _send_all(source: OpenFile, passing: Passing, sender: Sender) -> None:

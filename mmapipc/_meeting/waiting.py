@@ -28,15 +28,17 @@ from __future__ import annotations
 import os
 import time
 
-from . import layout, platform
-from .ring import Half, Verdict
+from .._ring import layout
+from .._ring.ring import Half
+from .._ring.states import Verdict
+from .._system import system
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeVar
 
-    from .platform._futex import Futex
+    from .._system.contract import Futex
 
     _T = TypeVar("_T")
 
@@ -58,40 +60,49 @@ _LOOKS_AT_LEAST = min(_LOOKS_AT_MOST, 20)
 _SHORT = 100e-6  # seconds: a wait for which some more looks would have been enough
 
 
-def until(poll: Callable[[bool], _T | None], timeout: float | None) -> _T | None:
-    """Call `poll(probe)` until it returns something other than None, and return that.
+class Clock:
+    """The time, and what passes it; a test has another one."""
 
-    `probe` is true now and then: the poll should then also ask the system
-    whether the peer lives.  Sleeps in growing steps in between.  Returns None
-    after `timeout` seconds (None: wait for ever), having polled once more at
-    the end.
+    now = staticmethod(time.perf_counter)  # seconds
+    sleep = staticmethod(time.sleep)
+    give_way = staticmethod(system.yield_processor)
+
+
+CLOCK = Clock()
+
+
+def until(poll: Callable[[], _T | None], timeout: float | None, clock: Clock) -> _T | None:
+    """Call `poll()` until it returns something other than None, and return that.
+
+    Sleeps in growing steps in between.  Returns None after `timeout` seconds
+    (None: wait for ever), having polled once more at the end.
     """
-    start = next_probe = time.perf_counter()
+    start = clock.now()
     nap = _FIRST_NAP
     while True:
-        now = time.perf_counter()
-        probe = now >= next_probe
-        if probe:
-            next_probe = now + _PROBE_EVERY
-        result = poll(probe)
+        now = clock.now()
+        result = poll()
         if result is not None:
             return result
         left = nap if timeout is None else start + timeout - now
         if left <= 0:
-            return poll(True)
-        time.sleep(min(nap, left))
+            return poll()
+        clock.sleep(min(nap, left))
         nap = min(_GROWTH * nap, _LONGEST_SEARCH)
 
 
 class Nap:
     """Instead of a futex, where there is none: nobody can be woken, so sleeps are short."""
 
+    def __init__(self, clock: Clock) -> None:
+        self._sleep = clock.sleep
+
     def fence(self) -> None:
         """Not needed by somebody who wakes up anyway."""
 
     def wait(self, expected: int, seconds: float) -> None:
         """Sleep."""
-        time.sleep(seconds)
+        self._sleep(seconds)
 
     def wake(self) -> bool:
         """Wake nobody."""
@@ -99,78 +110,89 @@ class Nap:
 
 
 class Waiter:
-    """How one end waits for its peer, and answers a peer that waits.
+    """How one end, `half`, waits for its peer, and wakes a peer that waits.
 
     `own` and `peers` are the two counters as something to sleep on, or None
-    where the system has no such thing.  `unheard()` is called when a peer has
-    set its calls and does not sleep.
+    where the system has no such thing.
     """
 
-    end: Half  # set before anything is called
-
-    def __init__(self, own: Futex | None, peers: Futex | None, unheard: Callable[[], None]) -> None:
-        self.wake = (own or Nap()).wake
-        self._peers = peers or Nap()
+    def __init__(self, half: Half, own: Futex | None, peers: Futex | None, clock: Clock) -> None:
+        self._half = half
+        self._clock = clock
+        self._own = own or Nap(clock)
+        self._peers = peers or Nap(clock)
         self._first, self._longest = (_FIRST_PARK, _LONGEST_PARK) if peers else (_FIRST_NAP, _LONGEST_NAP)
-        self._unheard = unheard
         self._next_probe = 0.0
 
-    def until_moved(self, poll: Callable[[bool], Verdict | None], timeout: float | None) -> Verdict | None:
-        """Wait until the peer's counter moves (returns READY) or `poll(probe)` gives a verdict.
+    def until_moved(self, look: Callable[[bool], Verdict | None], timeout: float | None) -> Verdict | None:
+        """Wait until the peer's counter moves (returns READY) or `look(probe)` gives a verdict.
 
-        `probe` and `timeout` are those of `until`.
+        `probe` is true now and then: the look then also asks the system whether
+        the peer lives.  Returns None after `timeout` seconds (None: wait for
+        ever), having looked once more at the end.
         """
-        end = self.end
-        began = time.perf_counter()
+        half, clock = self._half, self._clock
+        began = clock.now()
         yielding = _YIELDING if timeout is None else min(timeout, _YIELDING)
         moved, waited = False, 0.0
         for _ in range(_YIELDS):
-            platform.yield_processor()
-            waited = time.perf_counter() - began
-            moved = end.moved
+            clock.give_way()
+            waited = clock.now() - began
+            moved = half.moved
             if moved or waited > yielding:
                 break
         if moved and waited < _SHORT:
-            end.looks = min(2 * end.looks, _LOOKS_AT_MOST)
+            half.looks = min(2 * half.looks, _LOOKS_AT_MOST)
         else:
-            end.looks = max(end.looks // 2, _LOOKS_AT_LEAST)
-        return Verdict.READY if moved else self._sleep_until_moved(poll, timeout, began)
+            half.looks = max(half.looks // 2, _LOOKS_AT_LEAST)
+        return Verdict.READY if moved else self._sleep_until_moved(look, timeout, began)
 
     def _sleep_until_moved(
-        self, poll: Callable[[bool], Verdict | None], timeout: float | None, began: float
+        self, look: Callable[[bool], Verdict | None], timeout: float | None, began: float
     ) -> Verdict | None:
-        end = self.end
-        known = end.awaited
-        peers = self._peers
+        half = self._half
+        known = half.awaited
         longest = self._first
         while True:
-            now = time.perf_counter()
+            now = self._clock.now()
             probe = self.probe_is_due(now - began)
             left = longest if timeout is None else began + timeout - now
-            verdict = poll(probe or left <= 0)
-            if verdict is None and end.awaited != known:
-                # It moved, and the poll was the first to see it.
+            verdict = look(probe or left <= 0)
+            if verdict is None and half.awaited != known:
+                # It moved, and this look was the first to see it.
                 verdict = Verdict.READY
             if verdict is not None or left <= 0:
                 return verdict
             # Also without a futex: a peer that is called and finds nobody to
             # wake asks at once whether we live.
-            seconds = min(longest, left)
-            if end.park(peers.fence, lambda: poll(False) is None, lambda known: peers.wait(known, seconds)):
+            if self.park(look, min(longest, left)):
                 return Verdict.READY
             longest = min(_GROWTH * longest, self._longest)
 
-    def answer(self, calls: int) -> None:
-        """Do what the peer's `calls` ask for."""
-        if calls == layout.PARKED and self.wake():
-            # It may be on this very processor.
-            platform.yield_processor()
-        else:
-            self._unheard()
+    def park(self, look: Callable[[bool], Verdict | None], seconds: float) -> bool:
+        """Sleep until the peer's counter moves, after one more look; return whether it has."""
+        half = self._half
+        words = half.words
+        known = half.awaited
+        try:
+            words[half.own_calls] = layout.PARKED
+            # ORDER: our call before the peer's counter.  Pairs with counter before call in `write`,
+            # `readinto`, `_publish` and `acknowledge`: the fence is a full barrier at both ends.
+            self._peers.fence()
+            known = half.awaited
+            if words[half.peer_counter] == known and look(False) is None:
+                self._peers.wait(known, seconds)
+        finally:
+            words[half.own_calls] = 0
+        return bool(words[half.peer_counter] != known)
+
+    def wake(self) -> bool:
+        """Wake the peer, which has called; return whether it slept."""
+        return self._own.wake()
 
     def probe_is_due(self, waited: float = 0.0) -> bool:
         """Whether it is time to ask the system whether the peer lives; less often after a long wait, in seconds."""
-        now = time.perf_counter()
+        now = self._clock.now()
         if now < self._next_probe:
             return False
         self._next_probe = now + min(max(_PROBE_EVERY, waited / 4), _LONGEST_PARK)

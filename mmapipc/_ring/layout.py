@@ -45,6 +45,9 @@ before the first byte of the stream can be, and its last byte is there before
 the mark of its end: so, whatever pages a power cut leaves out, no end is read
 that does not belong to the bytes before it.
 
+States are stored by `states` alone; `ring` and `waiting` say what orders the
+counters and the calls.
+
 Fields are read and written through `memoryview.cast("Q")`.  CPython moves
 such an item with one 8-byte `memcpy`, which compilers turn into a single
 aligned load or store, so nobody sees half a counter; `struct.pack_into("<Q")`
@@ -55,14 +58,14 @@ from __future__ import annotations
 
 import sys
 
-from .errors import LayoutError
+from ..errors import LayoutError
 
 if sys.maxsize < 2**63 - 1:
     raise ImportError(
         "mmapipc needs a 64-bit Python: a 32-bit one cannot load or store a sequence counter in one step"
     )
 
-VERSION = 1
+VERSION = 2
 HEADER_SIZE = 4096
 
 # One word holds both, so that one store makes the header valid.
@@ -88,6 +91,7 @@ RECEIVER_STATE = 512 // 8
 RECEIVER_PID = 520 // 8
 RECEIVER_CALLS = 528 // 8
 RECEIVERS = 536 // 8
+_UNUSED = 544 // 8  # from here on there are zeros
 
 # A side's state.  Fresh memory is zero on every platform.
 ABSENT = 0
@@ -134,14 +138,13 @@ def owner(name: str) -> int:
 
 
 def initialise(words: memoryview, header: Header, pid: int) -> None:
-    """Write the header of a new stream into zeroed memory, all but the magic."""
+    """Write the constant fields and the sender's pid into zeroed memory, all but the magic."""
     words[HEADER_BYTES] = HEADER_SIZE
     words[CAPACITY] = header.capacity
     words[STREAM_ID] = header.stream_id
     words[FLAGS] = _PERSISTENT if header.persistent else 0
     words[OWNER] = header.owner
     words[SENDER_PID] = pid
-    words[SENDER_STATE] = OPEN
 
 
 def complete(words: memoryview) -> None:
@@ -157,13 +160,8 @@ def is_complete(words: memoryview) -> bool:
     return words[MAGIC] not in (0, _BEGUN)
 
 
-def is_ours(beginning: bytes) -> bool:
-    """Whether a file of the user's begins as a ring does, of any version, or as one that was just begun."""
-    return beginning[:7] == BEGUN_MARK[:7]
-
-
-def begin(words: memoryview, owner: int) -> None:
-    """Prepare the header for a new stream of that owner; for who has both roles.
+def clear(words: memoryview, owner: int) -> None:
+    """Empty the header for a new stream of that owner; for who may change the file.
 
     A process that dies in between leaves what the next one takes for its own.
     """
@@ -172,6 +170,25 @@ def begin(words: memoryview, owner: int) -> None:
     for word in range(MAGIC + 1, len(words)):
         if word != OWNER:
             words[word] = 0
+
+
+def is_ours(page: memoryview) -> bool:
+    """Whether a file of the user's, of which this is the first page or all, is a ring.
+
+    That is one of any version, or one that was just made or begun.  A file is
+    ours only if all that is there is: a text that begins with "mmapipc" is not.
+    """
+    beginning = bytes(page[:8])
+    if beginning[:7] != BEGUN_MARK[:7]:
+        return False
+    if len(page) < HEADER_SIZE:
+        return beginning == BEGUN_MARK and not any(page[8:])
+    with page.cast("Q") as words:
+        if beginning == BEGUN_MARK:
+            return words[HEADER_BYTES] in (0, HEADER_SIZE) and words[OWNER] <= 1 + 2**32 and not any(words[_UNUSED:])
+        if beginning[7] == VERSION:
+            return words[HEADER_BYTES] == HEADER_SIZE and not any(words[_UNUSED:])
+        return words[HEADER_BYTES] == HEADER_SIZE
 
 
 def owner_of(words: memoryview) -> int:
@@ -205,8 +222,8 @@ def validate(words: memoryview, name: str) -> Header:
 def check_version(words: memoryview, name: str) -> None:
     """LayoutError when the memory is no channel at all, or one of another version."""
     magic = words[MAGIC].to_bytes(8, sys.byteorder)
-    if not is_ours(magic):
-        raise LayoutError(f"{name}: the memory of that name is not an mmapipc channel; use another name or remove it")
+    if magic[:7] != BEGUN_MARK[:7]:
+        raise LayoutError(f"{name}: the memory of that name is not an mmapipc channel; use another name")
     if magic[7] != VERSION:
         raise LayoutError(
             f"{name}: the channel has layout version {magic[7]}, this mmapipc has {VERSION}; "
@@ -271,4 +288,6 @@ def load_moving_sequences(words: memoryview, capacity: int, name: str) -> tuple[
 
 def damaged(name: str, what: str) -> LayoutError:
     """The error for a field that no correct peer can have written."""
-    return LayoutError(f"{name}: the channel's memory is damaged ({what}); start the stream again, or remove the file that it is in")
+    return LayoutError(
+        f"{name}: the channel's memory is damaged ({what}); start the stream again, or remove the file that it is in"
+    )

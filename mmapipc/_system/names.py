@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import os
-
 from ..errors import InvalidName, NameTaken
 
 SENDER = "sender"
 RECEIVER = "receiver"
+# In a ring file only: begin a stream, or attach to one; each lasts a moment.
+CHANGER = "changer"
+ROLES = (SENDER, RECEIVER, CHANGER)
+PEER = {SENDER: RECEIVER, RECEIVER: SENDER}
 
 _PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
 _PREFIXES = ("Global\\", "Local\\")
@@ -24,12 +26,6 @@ class Place:
     def __init__(self, name: str, location: str) -> None:
         self.name = name
         self.location = location
-
-    def in_file(self, path: str) -> Place:
-        """Where the roles are of the channel of that name whose ring is in the file."""
-        import zlib  # seldom needed
-
-        return Place(self.name, self.of(f"file-{zlib.crc32(os.fsencode(os.path.realpath(path))):08x}"))
 
     def of(self, part: str) -> str:
         """The location of something that belongs to the channel.  `+` is in no encoded name."""

@@ -1,20 +1,18 @@
-"""The ring and the state protocol around it, as pure memory.
+"""The ring, as pure memory: counters and copies.
 
 No operating system, clock or sleep here: a `Producer` and a `Consumer` look at
 two views of memory that they share and say what they see; for waiting they
-call what they were given.  That makes every interleaving of the two testable.
+call the `Link` that they were given.  That makes every interleaving of the two
+testable.
 
 The rules that both keep:
 
-1.  `write_seq` and the sender's state are stored by the producer only,
-    `read_seq` and the receiver's state by the consumer only.
+1.  `write_seq` is stored by the producer only, `read_seq` by the consumer only;
+    who stores a state stands in `states`.
 2.  Data is copied before the counter that publishes it is stored, and the
     last counter is stored before the state that ends the stream.  So whoever
     loads a state and *then* the counter has every byte that belongs to it.
-3.  A role is claimed outside this module (the kernel holds the claims).  Who
-    newly holds a role first settles what a dead predecessor left: the state
-    OPEN becomes DIED.  A claim that stands can therefore never lend life
-    to the dead end whose role it is.
+3.  Roles are claimed outside of `_ring` (the kernel holds the claims).
 4.  A missing claim means death only together with a look at state and counter
     made *after* the claim was seen missing: the peer may have finished
     properly in between.
@@ -41,25 +39,43 @@ Memory order.  On x86-64 stores become visible in program order, and loads
 happen in program order, which is all that rule 2 needs.  Elsewhere (aarch64)
 the barrier given to the constructor is called between data and counter on
 both sides; see `Barrier`.  CPython itself never reorders or drops the stores:
-each is a separate call into `memoryview`.
+each is a separate call into `memoryview`.  A comment that begins with ORDER
+stands at each place that relies on an order: it says which, and what loads or
+stores on the other side it pairs with.
 """
 
 from __future__ import annotations
 
 import contextlib
-import enum
 import threading
 from itertools import repeat
 
-from . import layout
+from . import layout, states
+from .states import Verdict
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Protocol
 
     from _typeshed import ReadableBuffer, WriteableBuffer
 
-    Stands = Callable[[], bool]
+    class Link(Protocol):
+        """What a half of a ring knows of the world around it."""
+
+        def wait(self) -> bool:
+            """Wait for the peer.
+
+            Returns whether there is something to move, False at the end of the
+            stream; raises when the peer is gone, or too late.
+            """
+
+        def answer(self, calls: int) -> None:
+            """Do what the peer wants, which has set its calls; raises when that is the end of the stream."""
+
+        def peer_lives(self) -> bool:
+            """Whether the peer that is attached to this very stream has its role still."""
+
 
 # The most bytes that `write` and `readinto` copy before the peer hears of them,
 # so that both ends copy at the same time and a long piece does not wait for
@@ -77,22 +93,8 @@ _SENDER_CALLS = layout.SENDER_CALLS
 _RECEIVER_CALLS = layout.RECEIVER_CALLS
 
 
-class Verdict(enum.Enum):
-    """What an end sees of its peer."""
-
-    WAIT = "nothing to do yet"
-    READY = "bytes can be moved"
-    END = "the stream is finished and every byte is here"
-    LEFT = "the peer wants no more"
-    GAVE_UP = "the peer could not go on"
-    DIED = "the peer is gone without a word"
-
-
-_GONE = {layout.CLOSED: Verdict.LEFT, layout.ABORTED: Verdict.GAVE_UP, layout.DIED: Verdict.DIED}
-
-
 def _between(least: int, value: int, most: int) -> int:
-    """The value, or the bound that it is beyond: for a sight of counters that move, or that lie."""
+    """The value, or the bound that it is beyond.  Counters move while we look, and may lie."""
     return max(least, min(value, most))
 
 
@@ -119,11 +121,11 @@ class Barrier:
 
 
 class Half:
-    """What both halves have in common: the memory, the barrier, the way to wait."""
+    """What both halves have in common: the memory, the barrier, the link to the world around."""
 
-    _calls: int
-    _peer_calls: int
-    own_counter: int  # the words that the two ends sleep on
+    own_calls: int  # the words of the header that a wait is about
+    peer_calls: int
+    own_counter: int
     peer_counter: int
 
     def __init__(
@@ -134,17 +136,15 @@ class Half:
         *,
         barrier: Callable[[], None],
         ordered: bool,
-        wait: Callable[[], bool],
-        answer: Callable[[int], None],
+        link: Link,
     ) -> None:
-        self._words = words
+        self.words = words
         self._data = data
         self._name = name
         self._barrier = barrier
         self._ordered = ordered
-        self._wait = wait
-        self._answer = answer
-        self._capacity = len(data)
+        self._link = link
+        self.capacity = len(data)
         self._step = min(STEP, max(_SMALLEST_STEP, len(data) // 2))
         self._shut: str | None = None
         self._view: memoryview | None = None
@@ -159,7 +159,7 @@ class Half:
     @property
     def moved(self) -> bool:
         """Whether the peer's counter is no longer as last seen."""
-        return bool(self._words[self.peer_counter] != self.awaited)
+        return bool(self.words[self.peer_counter] != self.awaited)
 
     @property
     def backlog(self) -> int:
@@ -172,36 +172,14 @@ class Half:
         raise NotImplementedError
 
     @property
-    def peer_calls(self) -> int:
-        """What the peer wants of this end."""
-        calls: int = self._words[self._peer_calls]
+    def called(self) -> int:
+        """What the peer wants of this end, as its calls say."""
+        calls: int = self.words[self.peer_calls]
         return calls
 
-    def verdict(self, stands: Stands | None = None) -> Verdict:
-        """What is to be done, see the tables above."""
+    def verdict(self, probe: bool = False) -> Verdict:
+        """What is to be done, see the tables above; `probe` asks the system whether the peer lives."""
         raise NotImplementedError
-
-    def park(self, fence: Callable[[], None], look: Callable[[], bool], sleep: Callable[[int], object]) -> bool:
-        """Sleep until the peer's counter moves, after one more look; return whether it has.
-
-        Tells the peer, which then calls its `answer()` after the next counter
-        that it stores.  `fence()` is a full barrier here, and in the peer
-        between its store of the counter and its load of our call: with both,
-        either the peer sees the call or we see the counter.  `look()` is whether
-        there is still only to wait; `sleep(known)` returns at once when the low
-        half of the counter is not that of `known`, and otherwise when the peer
-        wakes it, or some time later.
-        """
-        words = self._words
-        try:
-            words[self._calls] = layout.PARKED
-            fence()
-            known = self.awaited
-            if words[self.peer_counter] == known and look():
-                sleep(known)
-        finally:
-            words[self._calls] = 0
-        return bool(words[self.peer_counter] != known)
 
     def _check_not_shut(self) -> None:
         if self._shut is not None:
@@ -244,18 +222,18 @@ class Producer(Half):
     `words` is the header as 64-bit words, `data` the ring as bytes, `name` the
     channel's, for messages.  `barrier` is a full memory barrier; `ordered`
     says that the processor keeps stores in order and loads in order, so that
-    data and counter need none.  `wait()` is called when the ring is full and
-    returns when it may not be, or raises; `answer(calls)` is called when the
-    consumer has set its calls.  A `persistent` stream outlives its receivers.
+    data and counter need none.  `link.wait()` is called when the ring is full,
+    `link.answer(calls)` when the consumer has set its calls.  A `persistent`
+    stream outlives its receivers.
 
     `sequence` is the number of bytes published; `looks`, 1 or more, how often a
-    full ring is looked at before `wait()`; `deserted` tells how the last receiver of a
+    full ring is looked at before `link.wait()`; `deserted` tells how the last receiver of a
     persistent stream went, as last seen, or is None; `owes` whether a write has
     failed and was not made up for.
     """
 
-    _calls = layout.SENDER_CALLS
-    _peer_calls = layout.RECEIVER_CALLS
+    own_calls = layout.SENDER_CALLS
+    peer_calls = layout.RECEIVER_CALLS
     own_counter = layout.WRITE_SEQ
     peer_counter = layout.READ_SEQ
 
@@ -267,37 +245,17 @@ class Producer(Half):
         *,
         barrier: Callable[[], None],
         ordered: bool,
-        wait: Callable[[], bool],
-        answer: Callable[[int], None],
+        link: Link,
         persistent: bool = False,
-        owner: int = 0,
     ) -> None:
-        super().__init__(words, data, name, barrier=barrier, ordered=ordered, wait=wait, answer=answer)
+        super().__init__(words, data, name, barrier=barrier, ordered=ordered, link=link)
         self._persistent = persistent
-        self._owner = owner
         self.deserted: Verdict | None = None
         self.owes = False
         self._acknowledged = 0
         # Sequence up to which may be written without another look; -1 sends
         # every write the slow way, where its reason is known.
-        self._limit = self._capacity
-
-    def create(self, stream_id: int, pid: int) -> None:
-        """Write the header of a new stream into zeroed memory."""
-        layout.initialise(self._words, layout.Header(self._capacity, stream_id, self._persistent, self._owner), pid)
-        # Whoever sees the magic sees all of the header.
-        self._order()
-        layout.complete(self._words)
-
-    @staticmethod
-    def settle(words: memoryview, name: str) -> bool:
-        """End what a dead sender left in `words`; return whether a receiver is still attached.
-
-        For the holder of the sender's role only.
-        """
-        if layout.load_sender_state(words, name) == layout.OPEN:
-            words[layout.SENDER_STATE] = layout.DIED
-        return layout.load_receiver_state(words, name) == layout.OPEN
+        self._limit = self.capacity
 
     @property
     def awaited(self) -> int:
@@ -306,11 +264,11 @@ class Producer(Half):
     @property
     def backlog(self) -> int:
         # Our own counter first: what is acknowledged meanwhile only makes it less.
-        return _between(0, self.sequence - self._words[_READ_SEQ], self._capacity)
+        return _between(0, self.sequence - self.words[_READ_SEQ], self.capacity)
 
     @property
     def peer_attached(self) -> bool:
-        return self.deserted is None and layout.load_receiver_state(self._words, self._name) == layout.OPEN
+        return self.deserted is None and layout.load_receiver_state(self.words, self._name) == layout.OPEN
 
     @property
     def in_flight(self) -> int:
@@ -321,44 +279,46 @@ class Producer(Half):
     def receivers(self) -> int:
         """How many receivers this stream has had, with the one attached."""
         # Counted before the state is stored: one that died in between never came.
-        if layout.load_receiver_state(self._words, self._name) == layout.ABSENT:
+        if layout.load_receiver_state(self.words, self._name) == layout.ABSENT:
             return 0
-        return layout.load_receivers(self._words, self._name)
+        return layout.load_receivers(self.words, self._name)
 
     def _refresh(self, looks: int = 1) -> int:
         """Load read_seq, up to `looks` times until it has moved; return how many bytes are free."""
-        words = self._words
+        words = self.words
         known = self._acknowledged
         for _ in repeat(None, looks):
             read: int = words[_READ_SEQ]
             if read != known:
                 if not known < read <= self.sequence:
                     raise layout.damaged(self._name, f"read_seq {read} outside {known} to {self.sequence}")
-                # The consumer's loads of these bytes come before our stores over them.
+                # ORDER: read_seq before our stores.  Pairs with `Consumer.acknowledge` and `readinto`:
+                # the consumer's loads of these bytes come before our stores over them.
                 if not self._ordered:
                     self._barrier()
                 self._acknowledged = known = read
                 if self._shut is None and self._view is None and not self.owes:
-                    self._limit = read + self._capacity
+                    self._limit = read + self.capacity
                 break
-        return known + self._capacity - self.sequence
+        return known + self.capacity - self.sequence
 
-    def verdict(self, stands: Stands | None = None) -> Verdict:
-        """What is to be done; `stands` asks whether the receiver's claim does.
+    def verdict(self, probe: bool = False) -> Verdict:
+        """What is to be done; `probe` asks whether the receiver lives, or a dead one is not noticed.
 
-        Without `stands` a dead receiver is not noticed.  Raises LayoutError.
+        Raises LayoutError.
         """
-        state = layout.load_receiver_state(self._words, self._name)
+        state = layout.load_receiver_state(self.words, self._name)
+        # ORDER: the state before read_seq.  Pairs with `states.leave`.
         self._order()
-        if state == layout.OPEN and stands is not None and not stands():
-            # Rule 4: it may have left properly between our two looks.
+        if probe and state == layout.OPEN and not self._link.peer_lives():
+            # ORDER: the claim before the state, rule 4: it may have left properly between our two looks.
             self._barrier()
-            state = layout.load_receiver_state(self._words, self._name)
+            state = layout.load_receiver_state(self.words, self._name)
             self._order()
             if state == layout.OPEN:
                 state = layout.DIED
         free = self._refresh()
-        gone = _GONE.get(state)
+        gone = states.OF_RECEIVER.get(state)
         if gone is not None and not self._persistent:
             return gone
         self.deserted = gone
@@ -368,7 +328,7 @@ class Producer(Half):
         """Copy in and publish all of `data`, any buffer; return its size in bytes.
 
         Waits while the ring is full.  Raises ValueError when the producer is
-        shut, and what `wait()` and `answer(calls)` raise.
+        shut, and what the link raises.
         """
         # This is the path of every small piece: flat, one look at the peer.
         try:
@@ -378,18 +338,19 @@ class Producer(Half):
         start = self.sequence
         end = start + size
         if end <= self._limit and size <= self._step:
-            offset = start % self._capacity
-            if offset + size <= self._capacity:
+            offset = start % self.capacity
+            if offset + size <= self.capacity:
                 try:
                     self._data[offset : offset + size] = data
+                    # ORDER: the bytes before write_seq.  Pairs with `Consumer._refresh` and `readinto`.
                     if not self._ordered:
                         self._barrier()
                     self.sequence = end
-                    words = self._words
+                    words = self.words
                     words[_WRITE_SEQ] = end
                     calls = words[_RECEIVER_CALLS]
                     if calls:
-                        self._answer(calls)
+                        self._link.answer(calls)
                     return size
                 except (ValueError, TypeError):
                     if self.sequence != start:
@@ -415,7 +376,7 @@ class Producer(Half):
                 try:
                     while done < size:
                         # Released even by an exception, whose traceback would keep the memory.
-                        with self._claim(min(size - done, self._step)) as target:
+                        with self._next_free(min(size - done, self._step)) as target:
                             count = len(target)
                             target[:] = source[done : done + count]
                         self._publish(count)
@@ -425,7 +386,7 @@ class Producer(Half):
                     raise
         if self.owes:
             self.owes = False
-            self._limit = self._acknowledged + self._capacity
+            self._limit = self._acknowledged + self.capacity
         return size
 
     def _cut_short(self, start: int) -> None:
@@ -440,33 +401,34 @@ class Producer(Half):
         if self.sequence != start:
             self.shut(f"{self._name}: an earlier write was cut short, the stream cannot go on")
 
-    def _claim(self, most: int) -> memoryview:
+    def _next_free(self, most: int) -> memoryview:
         """The next free bytes in one piece: 1 to `most`; waits while the ring is full."""
-        offset = self.sequence % self._capacity
-        room = min(most, self._capacity - offset)
-        free = self._acknowledged + self._capacity - self.sequence
+        offset = self.sequence % self.capacity
+        room = min(most, self.capacity - offset)
+        free = self._acknowledged + self.capacity - self.sequence
         if free < room:
             free = self._refresh(1 if free else self.looks)
             while not free:
-                self._wait()
+                self._link.wait()
                 free = self._refresh()
             room = min(room, free)
         return self._data[offset : offset + room]
 
     def _publish(self, count: int) -> None:
-        """Make the first `count` of the claimed bytes readable."""
+        """Make the first `count` of the free bytes readable."""
+        # ORDER: the bytes before write_seq, as in `write`.
         self._order()
         self.sequence += count
-        self._words[_WRITE_SEQ] = self.sequence
-        calls = self._words[_RECEIVER_CALLS]
+        self.words[_WRITE_SEQ] = self.sequence
+        calls = self.words[_RECEIVER_CALLS]
         if calls:
-            self._answer(calls)
+            self._link.answer(calls)
 
     def reserve(self, most: int) -> memoryview:
         """Hand out a writable view of 1 to `most` free bytes in one piece; waits while the ring is full."""
         self._check_not_shut()
         self.let_go()
-        view = self._claim(most)
+        view = self._next_free(most)
         self._view = view
         self._limit = -1
         return view
@@ -475,7 +437,7 @@ class Producer(Half):
         """Release the reserved view, and publish its first `count` bytes."""
         self._take_back(count)
         if not self.owes:
-            self._limit = self._acknowledged + self._capacity
+            self._limit = self._acknowledged + self.capacity
         if count:
             self._publish(count)
 
@@ -486,31 +448,24 @@ class Producer(Half):
         self._limit = -1
 
     def finish(self) -> None:
-        """Mark the end of the stream.  The last counter is visible before the mark."""
-        self._end(layout.FINISHED)
+        """Mark the end of the stream.  Raises StreamAborted when somebody else has ended it."""
+        states.finish(self.words, self.sequence, self._name, self._order)
 
     def abort(self) -> None:
         """Mark that the stream ends here unfinished."""
-        self._end(layout.ABORTED)
-
-    def _end(self, state: int) -> None:
-        if self._words[layout.SENDER_STATE] == layout.OPEN:
-            self._words[layout.WRITE_SEQ] = self.sequence  # see `write`
-            self._order()
-            self._words[layout.SENDER_STATE] = state
+        states.give_up(self.words, self.sequence, self._order)
 
 
 class Consumer(Half):
     """The reading half of a ring.  One thread at a time.
 
-    The arguments are those of `Producer`; `wait()` is called when the ring is
-    empty and returns whether there can be more, or raises.  `sequence` is the
-    number of bytes acknowledged; `looks`, 1 or more, how often an empty ring is
-    looked at before `wait()`.
+    The arguments are those of `Producer`; `link.wait()` is called when the ring
+    is empty.  `sequence` is the number of bytes acknowledged; `looks`, 1 or
+    more, how often an empty ring is looked at before `link.wait()`.
     """
 
-    _calls = layout.RECEIVER_CALLS
-    _peer_calls = layout.SENDER_CALLS
+    own_calls = layout.RECEIVER_CALLS
+    peer_calls = layout.SENDER_CALLS
     own_counter = layout.READ_SEQ
     peer_counter = layout.WRITE_SEQ
 
@@ -522,41 +477,10 @@ class Consumer(Half):
         *,
         barrier: Callable[[], None],
         ordered: bool,
-        wait: Callable[[], bool],
-        answer: Callable[[int], None],
+        link: Link,
     ) -> None:
-        super().__init__(words, data, name, barrier=barrier, ordered=ordered, wait=wait, answer=answer)
-        self.sequence, self._published = layout.load_sequences(words, self._capacity, name)
-
-    @staticmethod
-    def attachable(words: memoryview, name: str, persistent: bool, stands: Stands, kept: bool = False) -> bool:
-        """Whether `words` is a stream that wants a receiver; settles a dead predecessor.
-
-        That is a live one that no receiver has had, or that is persistent; and
-        when it is `kept` in a file, also one whose sender has gone, if there
-        is something that no receiver has had.  For the holder of the receiver's
-        role only.
-        """
-        receiver = layout.load_receiver_state(words, name)
-        if receiver == layout.OPEN:
-            words[layout.RECEIVER_STATE] = receiver = layout.DIED
-        sender = layout.load_sender_state(words, name)
-        if kept:
-            # A stream whose end somebody has had is over, whoever has the
-            # sender's role.  Who died, or gave up, may not have had it.
-            untaken = receiver in (layout.ABSENT, layout.ABORTED, layout.DIED) or words[_READ_SEQ] != words[_WRITE_SEQ]
-            return untaken or (sender == layout.OPEN and stands())
-        wanted = receiver == layout.ABSENT or persistent
-        return wanted and sender in (layout.OPEN, layout.FINISHED) and stands()
-
-    def attach(self, pid: int) -> None:
-        """Take the stream.  From here on a new sender waits for this end to leave."""
-        words = self._words
-        words[layout.RECEIVER_PID] = pid
-        words[layout.RECEIVER_CALLS] = 0
-        words[layout.RECEIVERS] = layout.load_receivers(words, self._name) + 1
-        self._order()
-        words[layout.RECEIVER_STATE] = layout.OPEN
+        super().__init__(words, data, name, barrier=barrier, ordered=ordered, link=link)
+        self.sequence, self._published = layout.load_sequences(words, self.capacity, name)
 
     @property
     def awaited(self) -> int:
@@ -564,57 +488,55 @@ class Consumer(Half):
 
     @property
     def backlog(self) -> int:
-        return _between(0, self._words[_WRITE_SEQ] - self.sequence, self._capacity)
+        return _between(0, self.words[_WRITE_SEQ] - self.sequence, self.capacity)
 
     @property
     def peer_attached(self) -> bool:
-        return layout.load_sender_state(self._words, self._name) == layout.OPEN
+        return layout.load_sender_state(self.words, self._name) == layout.OPEN
 
     def _refresh(self, looks: int = 1) -> int:
         """Load write_seq, up to `looks` times until it has moved; return how many bytes are unread."""
-        words = self._words
+        words = self.words
         known = self._published
         for _ in repeat(None, looks):
             write: int = words[_WRITE_SEQ]
             if write != known:
-                most = self.sequence + self._capacity
+                most = self.sequence + self.capacity
                 if not known < write <= most:
                     raise layout.damaged(self._name, f"write_seq {write} outside {known} to {most}")
-                # No byte is loaded before the counter that published it.
+                # ORDER: write_seq before the bytes.  Pairs with `Producer.write` and `_publish`.
                 if not self._ordered:
                     self._barrier()
                 self._published = known = write
                 break
         return known - self.sequence
 
-    def verdict(self, stands: Stands | None = None) -> Verdict:
-        """What is to be done; `stands` asks whether the sender's claim does.
+    def verdict(self, probe: bool = False) -> Verdict:
+        """What is to be done; `probe` asks whether the sender lives, or a dead one is not noticed.
 
-        Without `stands` a dead sender is not noticed.  Raises LayoutError.
+        Raises LayoutError.
         """
-        # Rule 2: the state first, then the counter.
-        state = layout.load_sender_state(self._words, self._name)
+        state = layout.load_sender_state(self.words, self._name)
+        # ORDER: the state before write_seq, rule 2.  Pairs with `states.finish` and `give_up`.
         self._order()
         if self._refresh():
             return Verdict.READY
         if state == layout.OPEN:
-            if stands is None or stands():
+            if not probe or self._link.peer_lives():
                 return Verdict.WAIT
-            # Rule 4: it may have published, and finished, between our two looks.
+            # ORDER: the claim before the state, rule 4: it may have finished properly between our two looks.
             self._barrier()
-            state = layout.load_sender_state(self._words, self._name)
+            state = layout.load_sender_state(self.words, self._name)
             self._order()
             if self._refresh():
                 return Verdict.READY
-        if state == layout.FINISHED:
-            return Verdict.END
-        return Verdict.GAVE_UP if state == layout.ABORTED else Verdict.DIED
+        return states.OF_SENDER.get(state, Verdict.DIED)
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         """Copy out and acknowledge bytes that are there; return how many, 0 at the end.
 
         Waits while there are none.  Raises ValueError when the consumer is
-        shut, and what `wait()` and `answer(calls)` raise.
+        shut, and what the link raises.
         """
         # This is the path of every small piece: flat, and what can be done
         # before the bytes are there comes before the look for them.
@@ -622,19 +544,20 @@ class Consumer(Half):
         count = len(target)
         if self._view is not None:
             self.let_go()
-        words = self._words
+        words = self.words
         start = self.sequence
-        offset = start % self._capacity
-        room = min(self._capacity - offset, self._step)
+        offset = start % self.capacity
+        room = min(self.capacity - offset, self._step)
         ready = self._published - start
         if ready <= 0:
             if not count or self._shut is not None:
                 self._check_not_shut()
                 return 0
-            most = start + self._capacity
+            most = start + self.capacity
             for _ in repeat(None, self.looks):
                 write = words[_WRITE_SEQ]
                 if start < write <= most:  # as in `_refresh`
+                    # ORDER: write_seq before the bytes.  Pairs with `Producer.write` and `_publish`.
                     if not self._ordered:
                         self._barrier()
                     self._published = write
@@ -657,6 +580,7 @@ class Consumer(Half):
         except (ValueError, NotImplementedError):  # not plain bytes
             with target.cast("B") as plain:
                 return self.readinto(plain)
+        # ORDER: our loads of these bytes before read_seq.  Pairs with `Producer._refresh`.
         if not self._ordered:
             self._barrier()
         end = start + count
@@ -664,7 +588,7 @@ class Consumer(Half):
         words[_READ_SEQ] = end
         calls = words[_SENDER_CALLS]
         if calls:
-            self._answer(calls)
+            self._link.answer(calls)
         return count
 
     def _readinto_in_pieces(self, target: memoryview, count: int) -> int:
@@ -694,7 +618,7 @@ class Consumer(Half):
             raise ValueError(self._shut)
         ready = self._refresh(self.looks)
         while not ready:
-            if not self._wait():
+            if not self._link.wait():
                 return 0
             ready = self._refresh()
         return ready
@@ -704,8 +628,8 @@ class Consumer(Half):
         if self._view is not None:
             self.let_go()
         ready = self._published - self.sequence
-        offset = self.sequence % self._capacity
-        room = min(most, self._capacity - offset)
+        offset = self.sequence % self.capacity
+        room = min(most, self.capacity - offset)
         if ready < room:
             ready = self._more() if ready <= 0 else self._refresh()
         return self._data[offset : offset + min(room, ready)]
@@ -718,13 +642,13 @@ class Consumer(Half):
 
     def acknowledge(self, count: int) -> None:
         """Give the first `count` unread bytes back to the producer."""
-        # Our loads of these bytes come before the producer's next stores.
+        # ORDER: our loads of these bytes before read_seq.  Pairs with `Producer._refresh`.
         self._order()
         self.sequence += count
-        self._words[_READ_SEQ] = self.sequence
-        calls = self._words[_SENDER_CALLS]
+        self.words[_READ_SEQ] = self.sequence
+        calls = self.words[_SENDER_CALLS]
         if calls:
-            self._answer(calls)
+            self._link.answer(calls)
 
     def consume(self, count: int) -> None:
         """Release the peeked view, and acknowledge its first `count` bytes."""
@@ -740,14 +664,8 @@ class Consumer(Half):
 
     def close(self) -> None:
         """Mark that the receiver left, and wants no more."""
-        self._leave(layout.CLOSED)
+        states.leave(self.words, layout.CLOSED, self._order)
 
     def abort(self) -> None:
         """Mark that the receiver left because it could not go on."""
-        self._leave(layout.ABORTED)
-
-    def _leave(self, state: int) -> None:
-        self._order()
-        self._words[layout.RECEIVER_STATE] = state
-        self._order()
-        self._words[layout.RECEIVER_CALLS] = layout.LEFT
+        states.leave(self.words, layout.ABORTED, self._order)

@@ -1,0 +1,1 @@
+"""How two ends find each other, keep each other, and wait for each other."""

@@ -1,0 +1,274 @@
+"""Where a ring lives: in memory, by name, or in a file of the user's.
+
+Both homes have the same methods; nothing else asks which of the two it has.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from .._ring import layout, states
+from .._system import SENDER, Place, system
+from .._system.claims import claim
+from .._system.names import CHANGER
+from ..errors import InvalidSize, LayoutError, MemoryRefused, NoSuchMapping, Undelivered
+
+TYPE_CHECKING = False  # as in typing, which is slow to import
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .._system.contract import Claim, Memory, Observed
+
+_LINGER = 60  # looks, in growing steps about 5 s, at memory that nobody is attached to
+
+
+class Mapped:
+    """The header and the ring of one stream, mapped: `words` and `data`."""
+
+    def __init__(self, memory: Memory, capacity: int) -> None:
+        self.mapping = memory.map(layout.HEADER_SIZE + capacity)
+        with memoryview(self.mapping) as whole:
+            self.words = whole[: layout.HEADER_SIZE].cast("Q")
+            self.data = whole[layout.HEADER_SIZE :]
+
+    def close(self) -> None:
+        """Let go of it.  A slice that the user made of a view keeps the memory until it is collected."""
+        self.words.release()
+        self.data.release()
+        with contextlib.suppress(BufferError):
+            self.mapping.close()
+
+
+@contextlib.contextmanager
+def header(memory: Memory) -> Iterator[memoryview | None]:
+    """The words of a complete header; None when its creator has not got so far."""
+    if not memory.has(layout.HEADER_SIZE):
+        yield None
+        return
+    with memory.map(layout.HEADER_SIZE) as page, memoryview(page) as octets, octets.cast("Q") as words:
+        yield words if layout.is_complete(words) else None
+
+
+class InMemory:
+    """A ring in memory that has the channel's name.  Each stream has memory of its own."""
+
+    kept = False  # whether the stream outlives both ends
+    owner = 0  # see `layout`
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.place = system.place(name)
+        self.roles = system.channel_roles(self.place)
+        self._lingered = 0
+
+    @property
+    def location(self) -> str:
+        """The ring's place as the system knows it."""
+        return self.place.location
+
+    def claim(self, role: str) -> Claim | None:
+        """Take a role.  Raises RoleTaken."""
+        return claim(self.roles, role)
+
+    def is_home_of(self, role: str) -> bool:
+        """Whether the role that this process has is still one of this home's."""
+        return True
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[bool]:
+        """Around beginning a stream or attaching to one: whether that may be done now."""
+        yield True
+
+    def find(self) -> Memory | None:
+        """The memory that is there, or None."""
+        return system.open_existing(self.place)
+
+    def check_taken(self, words: memoryview, header: layout.Header) -> None:
+        """Nothing: what nobody took of an earlier stream went with its sender."""
+
+    def renew(self, found: Memory | None, capacity: int) -> Memory | None:
+        """Memory for a new stream; None while that of the last one is in the way."""
+        if found is None:
+            return system.create(self.place, layout.HEADER_SIZE + capacity)
+        system.remove(self.place)
+        # Where names vanish by themselves, a receiver that looks for a stream
+        # may have it open for a moment; nobody else should.
+        self._lingered += 1
+        if self._lingered > _LINGER:
+            raise MemoryRefused(
+                f"{self.name}: a process still holds memory of that name, but is not attached; "
+                "end it or use another name"
+            )
+        return None
+
+    def fits(self, memory: Memory | Observed, size: int) -> bool:
+        """Whether the memory has the size of a stream that needs `size` bytes."""
+        return memory.fits(size)
+
+    def flush(self, memory: Memory, mapped: Mapped) -> None:
+        """Nothing: memory has no disk."""
+
+    def check_kept(self, memory: Memory) -> None:
+        """Nothing: the stream does not outlive its ends."""
+
+    def observe(self) -> Observed | None:
+        """The memory to look at only; None when there is none."""
+        return system.observe(self.place)
+
+    def exists(self) -> bool:
+        """Whether there is anything of the channel."""
+        return self.roles.exists()
+
+    def sweep(self) -> None:
+        """Remove what is left of a channel at which nobody is."""
+        self.roles.sweep()
+
+
+class InFile:
+    """A ring in a file of the user's, which stays.  One stream after the other has it."""
+
+    kept = True
+
+    def __init__(self, name: str, path: str) -> None:
+        system.place(name)  # raises InvalidName
+        self.name = name
+        self.owner = layout.owner(name)
+        self.location = os.path.abspath(path)  # a process may change its directory
+        self.place = Place(name, self.location)
+        self.roles = system.file_roles(self.place)
+
+    def claim(self, role: str) -> Claim | None:
+        """Take a role; None while there is no file, which a sender makes.  Raises RoleTaken."""
+        if role == SENDER:
+            # The file becomes a ring here: from now on it begins as one.
+            system.mark(self.place, layout.BEGUN_MARK)
+        try:
+            return claim(self.roles, role)
+        except NoSuchMapping:
+            return None
+
+    def is_home_of(self, role: str) -> bool:
+        """Whether the file at the path is still the one in which this process has the role."""
+        try:
+            return self.roles.holder(role) == os.getpid()
+        except NoSuchMapping:
+            return False
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[bool]:
+        """Around beginning a stream or attaching to one: whether that may be done now.
+
+        So no receiver attaches to a stream that a sender is just clearing away.
+        """
+        try:
+            changer = self.roles.attempt(CHANGER)
+        except NoSuchMapping:
+            changer = None
+        try:
+            yield changer is not None
+        finally:
+            if changer is not None:
+                changer.release()
+
+    def find(self) -> Memory | None:
+        """The file, None while it is missing or empty.  LayoutError when it is not a ring of this channel."""
+        try:
+            memory = self._open()
+        except (NoSuchMapping, InvalidSize):
+            return None
+        try:
+            size = min(memory.size(), layout.HEADER_SIZE)
+            with memory.map(size) as page, memoryview(page) as octets:
+                self._check_ours(octets)
+            return memory
+        except BaseException:
+            memory.close()
+            raise
+
+    def _check_ours(self, page: memoryview) -> None:
+        if not layout.is_ours(page):
+            raise self._of_another_kind()
+        if len(page) == layout.HEADER_SIZE:
+            with page.cast("Q") as words:
+                layout.check_owner(words, self.name, self.location)
+
+    def _of_another_kind(self) -> LayoutError:
+        return LayoutError(
+            f"{self.name}: {self.location} is a file of another kind, and left as it is; use another path"
+        )
+
+    def _open(self, size: int = 0) -> Memory:
+        return system.open_file(None, self.location, size, create=size > 0, writable=True)[0]
+
+    def check_taken(self, words: memoryview, header: layout.Header) -> None:
+        """Undelivered when the last stream has bytes that nobody took."""
+        read, write = layout.load_sequences(words, header.capacity, self.name)
+        if read != write:
+            raise Undelivered(
+                f"{self.name}: {self.location} has {write - read} bytes of an earlier stream that no receiver has "
+                "taken; receive them, or remove the file"
+            )
+
+    def renew(self, found: Memory | None, capacity: int) -> Memory | None:
+        """The file with an empty header, and room for a new stream; None when somebody has just removed it."""
+        if found is None:
+            return None
+        size = layout.HEADER_SIZE + capacity
+        memory = found
+        if memory.size() < size:
+            memory = self._open(size)
+        try:
+            with memory.map(layout.HEADER_SIZE) as page:
+                with memoryview(page) as octets, octets.cast("Q") as words:
+                    states.clear(words, self.owner)
+                # Or the disk might go on having the end of the stream before, with bytes of this one.
+                memory.flush(page)
+            return memory
+        except BaseException:
+            memory.close()
+            raise
+
+    def fits(self, memory: Memory | Observed, size: int) -> bool:
+        """Whether the file has room for `size` bytes.  It may be longer: it had a larger ring before."""
+        return memory.size() >= size
+
+    def flush(self, memory: Memory, mapped: Mapped) -> None:
+        """Return when the disk has all that was stored."""
+        memory.flush(mapped.mapping)
+
+    def check_kept(self, memory: Memory) -> None:
+        """NoSuchMapping when the path no longer leads to the file that has the stream."""
+        if not memory.is_at(self.location):
+            raise NoSuchMapping(
+                f"{self.name}: {self.location} was removed or replaced while the stream was in it, "
+                "so what no receiver has taken is not there; send it again"
+            )
+
+    def observe(self) -> Observed | None:
+        """The file to look at only; None when there is none.  LayoutError when it is not a ring of this channel."""
+        try:
+            seen = system.observe_file(self.place)
+        except NoSuchMapping:
+            return None
+        except InvalidSize:
+            raise self._of_another_kind() from None
+        try:
+            with seen.look(min(seen.size(), layout.HEADER_SIZE)) as page:
+                self._check_ours(page)
+            return seen
+        except BaseException:
+            seen.close()
+            raise
+
+    def exists(self) -> bool:
+        """Whether there is such a file."""
+        return os.path.exists(self.location)
+
+    def sweep(self) -> None:
+        """Nothing: the file is the user's."""
+
+
+def home(name: str, file: str | os.PathLike[str] | None) -> InMemory | InFile:
+    """Where the ring of that channel lives: in the file at that path, or in memory."""
+    return InMemory(name) if file is None else InFile(name, os.fsdecode(file))

@@ -1,0 +1,316 @@
+"""One end of a channel: its half of the ring, and all that the end holds for it.
+
+A link owns the role, the memory and the mapping from the moment that it gets
+them, and gives all of them back in `leave`.  It tells what its half sees of the
+peer as exceptions.
+"""
+
+from __future__ import annotations
+
+from .._ring import layout
+from .._ring.ring import Barrier, Consumer, Producer
+from .._ring.states import Verdict
+from .._system import PEER, RECEIVER, SENDER, system
+from ..errors import (
+    ChannelTimeout,
+    LayoutError,
+    ReceiverGone,
+    ReceiverLeft,
+    SenderDied,
+    StreamAborted,
+    UnsafeMemory,
+)
+from .waiting import CLOCK, Clock, Waiter
+
+TYPE_CHECKING = False  # as in typing, which is slow to import
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .._ring.ring import Half
+    from .._system.contract import Claim, Memory
+    from .homes import InFile, InMemory, Mapped
+
+
+class Link:
+    """What both ends share.  `timeout`, in seconds or None, bounds each wait."""
+
+    role: str
+    half: Half
+    waiter: Waiter
+
+    def __init__(self, home: InMemory | InFile, timeout: float | None, clock: Clock = CLOCK) -> None:
+        self.home = home
+        self.name = home.name
+        self.timeout = timeout
+        self.clock = clock
+        self.claim: Claim | None = None
+        self.memory: Memory | None = None
+        self.mapped: Mapped | None = None
+
+    def _join(self, half: Half) -> None:
+        """Make the waiter for the half of the ring in `mapped`."""
+        assert self.mapped is not None
+        mapping = self.mapped.mapping
+        system.join_fences()
+        self.waiter = Waiter(
+            half, system.futex(mapping, half.own_counter * 8), system.futex(mapping, half.peer_counter * 8), self.clock
+        )
+        self.half = half
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether this end takes part in a stream."""
+        return self.mapped is not None and hasattr(self, "half")
+
+    def peer_lives(self) -> bool:
+        """Whether the peer that is attached to this very stream has its role still.
+
+        That is so as long as the kernel names the pid that the header names.
+        Whoever got the role since then has another, or is about to say that
+        its predecessor died.
+        """
+        assert self.mapped is not None
+        return self.peer_of(self.mapped.words)
+
+    def peer_of(self, words: memoryview) -> bool:
+        """`peer_lives`, for the stream of which these are the header's words."""
+        assert self.claim is not None
+        peer = PEER[self.role]
+        sender, receiver = layout.load_pids(words, self.name)
+        return self.claim.holder(peer) == (sender if peer == SENDER else receiver)
+
+    def abort(self) -> None:
+        """Say that this end could not go on."""
+        self.half.abort()
+        self.hail()
+
+    def look(self, probe: bool) -> Verdict | None:
+        """The half's verdict, or None while there is only to wait; `probe` asks the system whether the peer lives."""
+        verdict = self.half.verdict(probe)
+        return None if verdict is Verdict.WAIT else verdict
+
+    def hail(self) -> None:
+        """Let a peer that sleeps see that a state has changed."""
+        if self.half.called == layout.PARKED:
+            self.waiter.wake()
+
+    def answer(self, calls: int) -> None:
+        """Do what the peer wants, whose calls are these."""
+        if calls == layout.PARKED and self.waiter.wake():
+            # It may be on this very processor.
+            self.clock.give_way()
+        else:
+            self._unheard(calls)
+
+    def _unheard(self, calls: int) -> None:
+        """The peer has called, and does not sleep."""
+
+    def unmap(self, reason: str) -> None:
+        """Let go of the memory's bytes; every later call of the half is a ValueError with this reason."""
+        mapped, self.mapped = self.mapped, None
+        if mapped is not None:
+            if hasattr(self, "half"):
+                self.half.shut(reason)
+            mapped.close()
+
+    def leave(self, reason: str, error: BaseException | None = None) -> None:
+        """Give everything back.  What the peer is to know was stored before.
+
+        `error` is why this end did not open; memory that is not ours stays.
+        """
+        memory, self.memory = self.memory, None
+        claim, self.claim = self.claim, None
+        try:
+            self.unmap(reason)
+        finally:
+            try:
+                if memory is not None:
+                    memory.close()
+            finally:
+                if claim is not None:
+                    claim.release(memory=not isinstance(error, (LayoutError, UnsafeMemory)))
+
+    def disown(self, reason: str) -> None:
+        """In a forked child: let go of everything without a word to the peer."""
+        self.unmap(reason)
+        self.memory = self.claim = None
+
+
+class SendingLink(Link):
+    """The sender's.  `on_lost(count)` is called when a persistent stream has lost so many more receivers."""
+
+    role = SENDER
+    half: Producer
+    _told_of = 0  # lost receivers
+    _finished = False
+
+    def __init__(
+        self,
+        home: InMemory | InFile,
+        timeout: float | None,
+        clock: Clock = CLOCK,
+        *,
+        persistent: bool = False,
+        on_lost: Callable[[int], object] | None = None,
+    ) -> None:
+        super().__init__(home, timeout, clock)
+        self.persistent = persistent or home.kept
+        self._on_lost = on_lost
+
+    def join(self) -> None:
+        """Make the half for the stream that is mapped."""
+        assert self.mapped is not None
+        self._join(
+            Producer(
+                self.mapped.words,
+                self.mapped.data,
+                self.name,
+                barrier=Barrier(),
+                ordered=system.ORDERED,
+                link=self,
+                persistent=self.persistent,
+            )
+        )
+
+    def look(self, probe: bool) -> Verdict | None:
+        came = self.half.receivers
+        verdict = super().look(probe)
+        if self.persistent and self._on_lost is not None:
+            self._tell_of_lost(came)
+        return verdict
+
+    def _tell_of_lost(self, came: int) -> None:
+        """Tell of receivers that are lost, when `came` were counted before the last verdict."""
+        assert self.claim is not None and self._on_lost is not None
+        if self._finished and not self.half.in_flight:
+            # All but the last, which has taken everything and may leave.
+            lost = self.half.receivers - 1
+        else:
+            # All but one that is attached, also those that came and went between two looks.
+            lost = came - (self.half.deserted is None)
+            if self._told_of < lost == came and self.claim.holder(RECEIVER) is not None:
+                lost -= 1  # the next one is about to attach, and may be counted already
+        if self._told_of < lost:
+            more, self._told_of = lost - self._told_of, lost
+            self._on_lost(more)
+
+    def wait(self) -> bool:
+        """Wait for free bytes; True.  Raises ReceiverGone, ReceiverLeft, ChannelTimeout, LayoutError."""
+        self._raise_unless_fine(self.waiter.until_moved(self.look, self.timeout), self.timeout)
+        return True
+
+    def _unheard(self, calls: int) -> None:
+        # It left, or is not where it said that it sleeps.
+        if calls == layout.LEFT:
+            self._raise_if_left()
+        else:
+            self.probe()
+
+    def probe(self) -> None:
+        """If it is time for that, raise when the receiver is gone and bytes are lost with it."""
+        if self.waiter.probe_is_due():
+            self._raise_if_left()
+
+    def _raise_if_left(self) -> None:
+        verdict = self.look(True)
+        # Bytes published and taken in the meantime are delivered.
+        if self.half.in_flight and verdict is not None:
+            self._raise_unless_fine(verdict, None)
+
+    def _raise_unless_fine(self, verdict: Verdict | None, timeout: float | None) -> None:
+        """Raise what the verdict means, None that `timeout` seconds have passed."""
+        if verdict in (Verdict.READY, Verdict.END):
+            return
+        undelivered = f"{self.half.in_flight} bytes were not delivered"
+        if verdict is None:
+            there = "the receiver took nothing" if self.half.receivers else "no receiver came"
+            raise ChannelTimeout(f"{self.name}: {there} for {timeout:g} s; {undelivered}")
+        if verdict is Verdict.LEFT:
+            raise ReceiverLeft(f"{self.name}: the receiver left early; {undelivered}")
+        if verdict is Verdict.GAVE_UP:
+            raise ReceiverGone(f"{self.name}: the receiver gave up; {undelivered}")
+        raise ReceiverGone(f"{self.name}: the receiver died; {undelivered}")
+
+    def finish(self) -> None:
+        """Mark the end of the stream."""
+        assert self.memory is not None and self.mapped is not None
+        self.half.shut(f"{self.name}: the stream is finished")
+        # In a file: the mark is on the disk only when the bytes are.
+        self.home.flush(self.memory, self.mapped)
+        self.half.finish()
+        self._finished = True
+        self.home.flush(self.memory, self.mapped)
+        self.hail()
+
+    def deliver(self) -> None:
+        """Return when the receiver has taken every byte of the finished stream, or the disk has them.
+
+        Raises ReceiverGone, ReceiverLeft, ChannelTimeout, NoSuchMapping, LayoutError.
+        """
+        if self.home.kept:
+            self._deliver_to_disk()
+            return
+        verdict: Verdict | None = Verdict.READY
+        while verdict is Verdict.READY:  # the receiver goes on taking
+            verdict = self._delivered(False) or self.waiter.until_moved(self._delivered, self.timeout)
+        self._raise_unless_fine(verdict, self.timeout)
+
+    def _deliver_to_disk(self) -> None:
+        assert self.memory is not None
+        self.half.verdict()
+        if self.half.in_flight:
+            self.home.check_kept(self.memory)
+
+    def _delivered(self, probe: bool) -> Verdict | None:
+        """END once every byte is taken, None while that can still be."""
+        self.hail()  # the receiver may have gone to sleep just when the end was marked
+        verdict = self.look(probe)
+        if not self.half.in_flight and self.half.receivers:
+            return Verdict.END
+        return None if verdict is Verdict.READY else verdict
+
+    def give_up(self) -> None:
+        """End a stream that a failed write has left incomplete; raises what says so."""
+        verdict = self.look(True)
+        self.abort()
+        if verdict is not None:
+            self._raise_unless_fine(verdict, None)
+        raise StreamAborted(f"{self.name}: an earlier write failed, so the stream was given up and not finished")
+
+
+class ReceivingLink(Link):
+    """The receiver's."""
+
+    role = RECEIVER
+    half: Consumer
+
+    def join(self) -> None:
+        """Make the half for the stream that is mapped."""
+        assert self.mapped is not None
+        self._join(
+            Consumer(
+                self.mapped.words, self.mapped.data, self.name, barrier=Barrier(), ordered=system.ORDERED, link=self
+            )
+        )
+
+    def wait(self) -> bool:
+        """Wait for bytes; whether there are some, False at the end of the stream.
+
+        Raises StreamAborted, SenderDied, ChannelTimeout, LayoutError.
+        """
+        verdict = self.waiter.until_moved(self.look, self.timeout)
+        if verdict is Verdict.READY:
+            return True
+        if verdict is Verdict.END:
+            return False
+        if verdict is None:
+            raise ChannelTimeout(f"{self.name}: the sender sent nothing for {self.timeout:g} s")
+        truncated = f"the stream is not whole, it stops after {self.half.sequence} bytes"
+        if verdict is Verdict.GAVE_UP:
+            raise StreamAborted(f"{self.name}: the sender gave up; {truncated}")
+        raise SenderDied(f"{self.name}: the sender died; {truncated}")
+
+    def close(self) -> None:
+        """Say that this end wants no more."""
+        self.half.close()
+        self.hail()

@@ -1,0 +1,179 @@
+"""What a system is to the rest of mmapipc.  mypy holds each sibling against this; nothing imports it to run.
+
+Two siblings, `posix` and `windows`, are modules of these names.  `mmapipc._system`
+is the only place that chooses between them.
+"""
+
+from __future__ import annotations
+
+import mmap
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from .names import Place
+
+
+class Claim(Protocol):
+    """A role of a channel that this process has.  The kernel takes it back when the process ends."""
+
+    def holder(self, role: str) -> int | None:
+        """The pid of who has another role of the channel; None when nobody has it.  Needs no new descriptor."""
+
+    def release(self, *, memory: bool = True) -> None:
+        """Give the role back.
+
+        Where names do not vanish by themselves, the last one who leaves removes
+        them; that of the memory unless told not to.
+        """
+
+
+class Roles(Protocol):
+    """Where the roles of one channel are: one in memory, or one in a file, however that is spelled."""
+
+    @property
+    def place(self) -> Place:
+        """The channel, or the file, for messages."""
+
+    def attempt(self, role: str) -> Claim | None:
+        """Take the role; None when somebody has it, or is just letting go.  `claims.claim` makes more of it."""
+
+    def holder(self, role: str) -> int | None:
+        """The pid of who has the role; None when nobody has it."""
+
+
+class ChannelRoles(Roles, Protocol):
+    """The roles of a channel in memory."""
+
+    def exists(self) -> bool:
+        """Whether there is anything of the channel, if only what is left of it."""
+
+    def sweep(self) -> None:
+        """Remove what is left of a channel at which nobody is."""
+
+
+class Memory(Protocol):
+    """Memory, open."""
+
+    def map(self, length: int, offset: int = 0, access: int = mmap.ACCESS_WRITE) -> mmap.mmap:
+        """Map bytes of it; MappingTooSmall when there are fewer."""
+
+    def flush(self, mapping: mmap.mmap) -> None:
+        """Bring what was stored to the disk, if it is a file's."""
+
+    def size(self) -> int:
+        """How many bytes there are; on Windows without a file in whole pages."""
+
+    def has(self, length: int) -> bool:
+        """Whether there are as many bytes yet."""
+
+    def fits(self, length: int) -> bool:
+        """Whether there are just as many, as the system counts them."""
+
+    def is_at(self, path: str) -> bool:
+        """Whether the path leads to this memory, which is a file's."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+class Observed(Protocol):
+    """Memory to look at only: this disturbs nobody, however long it is kept."""
+
+    def look(self, length: int) -> AbstractContextManager[memoryview]:
+        """A read-only view of the first `length` bytes."""
+
+    def size(self) -> int:
+        """As `Memory.size`."""
+
+    def has(self, length: int) -> bool:
+        """As `Memory.has`."""
+
+    def fits(self, length: int) -> bool:
+        """As `Memory.fits`."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+class Futex(Protocol):
+    """A counter as something to sleep on."""
+
+    def wait(self, expected: int, seconds: float) -> None:
+        """Sleep while the counter's low half is `expected`: until `wake`, or for so many seconds."""
+
+    def wake(self) -> bool:
+        """Wake whoever sleeps there; return whether somebody did."""
+
+    def fence(self) -> None:
+        """A full barrier on every processor that runs a process which has called `join_fences`."""
+
+
+class System(Protocol):
+    """One of the two."""
+
+    ORDERED: bool  # this processor keeps stores in order and loads in order
+    STALE: str  # what memory is at which nobody is, in words
+
+    def place(self, name: str) -> Place:
+        """Where the channel of that name is.  Raises InvalidName."""
+
+    def channel_roles(self, place: Place) -> ChannelRoles:
+        """The roles of a channel in memory."""
+
+    def file_roles(self, place: Place) -> Roles:
+        """The roles of the ring in the file at that place; attempt and holder raise NoSuchMapping without one."""
+
+    def create(self, place: Place, size: int) -> Memory:
+        """Make the memory of a channel, all zero; the caller has the sender's role."""
+
+    def open_existing(self, place: Place) -> Memory | None:
+        """The memory, or None when there is none.  Never creates."""
+
+    def remove(self, place: Place) -> None:
+        """Take the name from memory that nobody needs; the caller has the sender's role.
+
+        Nothing to do where names vanish by themselves.
+        """
+
+    def share(self, place: Place, size: int, create: bool) -> tuple[Memory, bool]:
+        """The memory of that name for a `Mapping`, and whether it was made: it lives while anybody has it so."""
+
+    def open_file(
+        self, place: Place | None, path: str, size: int, create: bool, writable: bool
+    ) -> tuple[Memory, bool]:
+        """A file of the user's as memory, under a name unless `place` is None.
+
+        Size 0 is the file's own; with `create`, if `writable`, makes the file and
+        extends it.  Returns also whether the name was new, without one whether
+        the file was.
+        """
+
+    def mark(self, file: Place, beginning: bytes) -> None:
+        """Make a file of the user's, or take an empty one, and let it begin so."""
+
+    def observe(self, place: Place) -> Observed | None:
+        """The memory as something to look at only, or None when there is none."""
+
+    def observe_file(self, place: Place) -> Observed:
+        """The user's file at that place as something to look at only.  Raises NoSuchMapping, InvalidSize."""
+
+    def channels(self) -> list[str]:
+        """The names of this user's channels.  Raises MemoryRefused where the system does not tell."""
+
+    def futex(self, mapping: mmap.mmap, offset: int) -> Futex | None:
+        """The counter there as something to sleep on, or None where that is not to be had."""
+
+    def join_fences(self) -> None:
+        """Let other processes' fences order this process's loads and stores too."""
+
+    def yield_processor(self) -> None:
+        """Let others run."""
+
+    def redrawing(self, descriptor: int) -> AbstractContextManager[bool]:
+        """Whether escape sequences can draw there, while it lasts."""
+
+    def enlarge_pipe(self, descriptor: int, size: int) -> None:
+        """Let a pipe hold so many bytes, where that can be had."""
+
+    def reader_is_gone(self, error: OSError, descriptor: int) -> bool:
+        """Whether a write there has failed because nobody reads any more."""

@@ -1,0 +1,150 @@
+"""Files of the user's, to be mapped: opened the same way on every system."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import stat
+
+from ..errors import (
+    ChannelError,
+    FileRefused,
+    InvalidSize,
+    MappingTooSmall,
+    MemoryRefused,
+    NameTaken,
+    NoSuchMapping,
+)
+
+TYPE_CHECKING = False  # as in typing, which is slow to import
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .names import Place
+
+# In text mode Windows would stop at a byte of 26; a FIFO in that place must not stop us.
+FLAGS = getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+
+_MODES = {os.O_RDWR: "r+", os.O_RDONLY: "r"}
+# Windows tells Python no difference between these two.
+_OTHERS = " (or another program has it open, and shares it with nobody)" if os.name == "nt" else ""
+
+
+def owned(path: str, flags: int, access: int) -> io.FileIO:
+    """Open a file so that its descriptor has an owner from the system call on.
+
+    `next` and `map` run in C: no signal handler, and so no exception, comes
+    between the two calls.  FileIO refuses a directory and leaves it open, so
+    that is asked first; to open one for writing fails by itself.
+    """
+    if access == os.O_RDONLY and os.path.isdir(path):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    return next(map(io.FileIO, map(os.open, (path,), (flags | access,), (0o600,)), (_MODES[access],)))
+
+
+def refused(file: Place, error: OSError, advice: str = "") -> ChannelError:
+    """The system's refusal in our words; `advice` is for a file that may not be used in that way."""
+    kind, trouble = MemoryRefused, error.strerror
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        kind, trouble = FileRefused, f"{error.strerror}{_OTHERS}{advice}"
+    refusal = kind(f"{_subject(file)} {trouble}")
+    refusal.errno = error.errno
+    return refusal
+
+
+@contextlib.contextmanager
+def opening(file: Place, advice: str = "", missing: str = "") -> Iterator[None]:
+    """Raise what the system refuses within the block in our words; `missing` is advice if there is no file."""
+    try:
+        yield
+    except ChannelError:
+        raise
+    except FileNotFoundError as error:
+        raise NoSuchMapping(f"{_subject(file)} {error.strerror}{missing}") from None
+    except OSError as error:
+        if error.errno in (errno.EISDIR, errno.ENXIO) or os.path.isdir(file.location):
+            raise _irregular(file) from None
+        raise refused(file, error, advice) from None
+
+
+def open_regular(file: Place, size: int, create: bool, writable: bool) -> tuple[io.FileIO, int, bool]:
+    """Open the file at that path; return (the open file, bytes to be mapped, whether it was made).
+
+    Size 0 means the file's own.  The caller extends a file that is shorter.
+    Raises NoSuchMapping, NameTaken, InvalidSize, MappingTooSmall, FileRefused,
+    MemoryRefused.
+    """
+    makes = create and writable and size > 0
+    opened, made = None, False
+    with opening(
+        file,
+        "; change its permissions, or use access='read' or 'copy'" if writable else "",
+        "" if makes else "; make it, or give a size, create=True and access='write'",
+    ):
+        if makes:
+            with contextlib.suppress(FileExistsError):
+                opened, made = owned(file.location, FLAGS | os.O_CREAT | os.O_EXCL, os.O_RDWR), True
+        if opened is None:
+            opened = owned(file.location, FLAGS, os.O_RDWR if writable else os.O_RDONLY)
+    try:
+        status = os.fstat(opened.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise _irregular(file)
+        wanted = size or status.st_size
+        if not wanted:
+            raise InvalidSize(f"{_subject(file)} is empty; give a size to extend it")
+        if wanted > status.st_size and not (create and writable):
+            raise MappingTooSmall(
+                f"{_subject(file)} has {status.st_size} bytes, not {wanted}; ask for fewer, "
+                "or extend it with create=True and access='write'"
+            )
+    except BaseException:
+        opened.close()
+        raise
+    return opened, wanted, made
+
+
+def mark(file: Place, beginning: bytes) -> None:
+    """Make the file, or take an empty one, and let it begin so; one that has bytes is left as it is.
+
+    A process that dies here leaves a file that is empty, or begins so.
+    """
+    made = False
+    with opening(file):
+        try:
+            marked, made = owned(file.location, FLAGS | os.O_APPEND | os.O_CREAT | os.O_EXCL, os.O_RDWR), True
+        except FileExistsError:
+            marked = owned(file.location, FLAGS | os.O_APPEND, os.O_RDWR)
+        with marked:
+            status = os.fstat(marked.fileno())
+            if status.st_size == 0 and stat.S_ISREG(status.st_mode):
+                marked.write(beginning)
+        if made:
+            # The disk is to know the file's name too, where a directory can be told to.
+            with contextlib.suppress(OSError):
+                directory = os.open(os.path.dirname(file.location) or ".", os.O_RDONLY)
+                try:
+                    os.fsync(directory)
+                finally:
+                    os.close(directory)
+
+
+def is_at(path: str, opened: io.FileIO) -> bool:
+    """Whether the path leads to the open file."""
+    try:
+        with owned(path, FLAGS, os.O_RDONLY) as there:
+            # Not `os.stat`: Windows gives it no number of a file that is in use.
+            return os.path.samestat(os.fstat(there.fileno()), os.fstat(opened.fileno()))
+    except OSError:
+        return False
+
+
+def _subject(file: Place) -> str:
+    """How a message about the file begins."""
+    return f"{file.name}:" if file.name == file.location else f"{file.name}: {file.location}:"
+
+
+def _irregular(file: Place) -> NameTaken:
+    return NameTaken(f"{_subject(file)} is not a regular file; use another path")

@@ -1,0 +1,161 @@
+"""Roles as locks on a file: one end of a channel has the sender's, one the receiver's.
+
+A channel in memory has a file for this alone, which stays empty:
+
+    mmapipc.UID.NAME            the memory
+    mmapipc.UID.NAME+roles      locked by those who have a role
+
+(`+` never appears in an encoded name.)  A ring in a file of the user's has the
+locks on that file itself, by whatever path it is reached.
+
+The locked range says who has which role: it begins where the role's ranges
+begin, and has 1 + pid bytes.  So the kernel gives role and pid in one step, and
+takes both back when the process ends.  Whoever tidies up locks all the ranges.
+
+What both ends have closed is gone: whoever leaves last removes it.  What killed
+ends left stays until the next one uses the name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import weakref
+
+from ...errors import ChannelError, UnsafeMemory
+from .. import files
+from ..names import ROLES, SENDER
+from . import locks
+from .private import is_at, open_private, refusing, remove
+
+TYPE_CHECKING = False  # as in typing, which is slow to import
+if TYPE_CHECKING:
+    import io
+
+    from ..names import Place
+
+# Far behind the last byte of any file, and far enough apart for any pid.
+_APART = 1 << 40
+_FIRST = {role: (1 << 61) + number * _APART for number, role in enumerate(ROLES)}
+_ALL = (_FIRST[SENDER], len(ROLES) * _APART)
+_LARGEST_PID = 2**32 - 1
+
+
+def _holder(file: io.FileIO, role: str) -> int | None:
+    """The pid of another open's holder of the role; None when nobody has it, or somebody tidies up."""
+    first = _FIRST[role]
+    found = locks.in_the_way(file, (first, 1))
+    if found is None:
+        return None
+    start, length = found
+    return length - 1 if start == first and length <= 1 + _LARGEST_PID else None
+
+
+class Claim:
+    """A role that this process has."""
+
+    def __init__(self, file: io.FileIO, roles: Roles | FileRoles) -> None:
+        self._file = file
+        self._roles = roles
+        held.add(self)
+
+    def holder(self, role: str) -> int | None:
+        """The pid of who has another role of the channel, or None.  Opens nothing."""
+        return _holder(self._file, role)
+
+    def release(self, *, memory: bool = True) -> None:
+        """Give the role back.  The last one who leaves removes what nobody needs then; also the memory, if told to."""
+        held.discard(self)
+        try:
+            locks.unlock(self._file)
+            # Of two that leave at the same time, the one that unlocks last finds the other's lock gone.
+            self._roles.tidy(self._file, memory)
+        finally:
+            self._file.close()  # with whatever is locked still
+
+    def disown(self) -> None:
+        """In a forked child: let go of what is the parent's."""
+        self._file.close()
+
+
+class Roles:
+    """The roles of a channel in memory."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self._path = place.of("roles")
+
+    def attempt(self, role: str) -> Claim | None:
+        """Take the role; None when somebody has it, or is just tidying up."""
+        with refusing(self.place.name, self._path):
+            file = open_private(self.place, self._path, os.O_CREAT)
+            if locks.lock(file, (_FIRST[role], 1 + os.getpid())) and is_at(file, self._path):
+                return Claim(file, self)
+            file.close()
+        return None
+
+    def holder(self, role: str) -> int | None:
+        """The pid of who has the role; None when nobody has it.  Takes nothing."""
+        try:
+            file = open_private(self.place, self._path, access=os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        with file:
+            return _holder(file, role)
+
+    def exists(self) -> bool:
+        """Whether there is anything of the channel: the memory, or the roles' file."""
+        return os.path.lexists(self.place.location) or os.path.lexists(self._path)
+
+    def tidy(self, file: io.FileIO, memory: bool = True) -> None:
+        """Remove what is left of the channel if nobody has a role, by an open of the roles' file."""
+        # An error here is none of the stream's, which has ended.
+        with contextlib.suppress(OSError, ChannelError):
+            if locks.lock(file, _ALL):
+                try:
+                    if is_at(file, self._path):
+                        if memory:
+                            remove(self.place)
+                        os.unlink(self._path)
+                finally:
+                    locks.unlock(file)
+
+    def sweep(self) -> None:
+        """Remove what is left of a channel at which nobody is."""
+        try:
+            file = open_private(self.place, self._path)
+        except (FileNotFoundError, UnsafeMemory):
+            # So nobody of this user's can have a role.
+            remove(self.place)
+            return
+        with file:
+            self.tidy(file)
+
+
+class FileRoles:
+    """The roles of a ring in the user's file `path`."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+
+    def attempt(self, role: str) -> Claim | None:
+        """Take the role; None when somebody has it.  Raises NoSuchMapping, FileRefused."""
+        with files.opening(self.place):
+            file = files.owned(self.place.location, files.FLAGS, os.O_RDWR)
+        with refusing(self.place.name, self.place.location):
+            if locks.lock(file, (_FIRST[role], 1 + os.getpid())):
+                return Claim(file, self)
+            file.close()
+        return None
+
+    def holder(self, role: str) -> int | None:
+        """The pid of who has the role; None when nobody has it.  Takes nothing."""
+        with files.opening(self.place), files.owned(self.place.location, files.FLAGS, os.O_RDONLY) as file:
+            return _holder(file, role)
+
+    def tidy(self, file: io.FileIO, memory: bool) -> None:
+        """Nothing: the file is the user's, and stays."""
+
+
+# A forked child shares the opens, and would keep the locks beyond its parent's death.
+held: weakref.WeakSet[Claim] = weakref.WeakSet()

@@ -1,0 +1,147 @@
+"""Roles as named semaphores, which vanish with the process that has them open.
+
+    mmapipc.NAME                                      the memory
+    mmapipc.NAME+sender, +receiver                    exist while that role is held
+    mmapipc-file.SERIAL.INDEX+sender, +receiver, ...  the same of the ring in a file
+
+with the `Global\\` or `Local\\` that the name began with in front.  (`+` is in no
+encoded name; SERIAL and INDEX are the volume's and the file's, in hexadecimal.)
+
+The semaphore's maximum is its holder's pid, so the kernel gives role and pid in
+one step, and nobody needs the right to make a section for it.  It is never
+waited for; a count of 1 says that its holder has given it up.
+
+Looking opens a semaphore for a moment, and who closes it last ends its name.  So
+a claimant who meets one that was given up, or whose holder is gone, tries again
+for a second: a process that was stopped in the middle of a look can hold up a
+role that long, and then the claimant says so.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import msvcrt
+import os
+
+from ...errors import ChannelError, MemoryRefused, NameTaken
+from .. import files
+from ..names import RECEIVER, SENDER, Place
+from . import win32
+
+_LARGEST_PID = 2**31 - 1
+
+
+def refused(name: str, tag: str, code: int) -> ChannelError:
+    """The system's refusal of the object `tag` in our words."""
+    if code == win32.ERROR_INVALID_HANDLE:
+        return NameTaken(f"{name}: {tag} is the name of an object of another kind; use another name")
+    if code == win32.ERROR_PATH_NOT_FOUND:
+        advice = f"the system does not take {tag} as a name; use another one"
+    elif code == win32.ERROR_ACCESS_DENIED:
+        advice = f"access to {tag} is denied; use another name, without Global\\ unless you are an administrator"
+    else:
+        advice = f"{tag}: {ctypes.FormatError(code)}"
+    refusal = MemoryRefused(f"{name}: {advice}")
+    refusal.winerror = code
+    return refusal
+
+
+def _lives(pid: int) -> bool:
+    process = win32.open_process(win32.SYNCHRONIZE, False, pid)
+    if not process:
+        return bool(ctypes.get_last_error() == win32.ERROR_ACCESS_DENIED)
+    try:
+        return bool(win32.wait_for(process, 0) == win32.WAIT_TIMEOUT)
+    finally:
+        process.close()
+
+
+class Claim:
+    """A role that this process has."""
+
+    def __init__(self, semaphore: win32.Handle, roles: Roles) -> None:
+        self._semaphore = semaphore
+        self._roles = roles
+
+    def holder(self, role: str) -> int | None:
+        """The pid of who has another role of the channel, or None."""
+        return self._roles.holder(role)
+
+    def release(self, *, memory: bool = True) -> None:
+        """Give the role back, also from those who look just now."""
+        if self._semaphore:
+            win32.release_semaphore(self._semaphore, 1, None)
+            self._semaphore.close()
+
+
+class Roles:
+    """The roles of a channel in memory, or of a file."""
+
+    def __init__(self, place: Place, tags: Place | None = None) -> None:
+        self.place = place
+        self._tags = tags or place
+
+    def attempt(self, role: str) -> Claim | None:
+        """Take the role; None when somebody has it, or has it open."""
+        tag = self._tags.of(role)
+        semaphore = win32.create_semaphore(None, 0, os.getpid(), tag)
+        code = ctypes.get_last_error()
+        if not semaphore:
+            raise refused(self.place.name, tag, code)
+        if code == win32.ERROR_ALREADY_EXISTS:
+            semaphore.close()
+            return None
+        return Claim(semaphore, self)
+
+    def holder(self, role: str) -> int | None:
+        """The pid of who has the role; None when nobody has it."""
+        tag = self._tags.of(role)
+        semaphore = win32.open_semaphore(win32.SEMAPHORE_QUERY_STATE, False, tag)
+        if not semaphore:
+            code = ctypes.get_last_error()
+            if code in (win32.ERROR_FILE_NOT_FOUND, win32.ERROR_PATH_NOT_FOUND):
+                return None
+            raise refused(self.place.name, tag, code)
+        try:
+            seen = win32.SemaphoreInformation()
+            win32.query_semaphore(
+                semaphore, win32.SEMAPHORE_BASIC_INFORMATION, ctypes.byref(seen), ctypes.sizeof(seen), None
+            )
+        finally:
+            semaphore.close()
+        pid: int = seen.MaximumCount
+        return pid if not seen.CurrentCount and 0 < pid <= _LARGEST_PID and _lives(pid) else None
+
+    def exists(self) -> bool:
+        """Whether there is anything of the channel: the memory, or a role's holder."""
+        mapping = win32.open_mapping(win32.FILE_MAP_READ, False, self.place.location)
+        if mapping:
+            mapping.close()
+            return True
+        return self.holder(SENDER) is not None or self.holder(RECEIVER) is not None
+
+    def sweep(self) -> None:
+        """Nothing to do: the names vanish with the last handles."""
+
+
+class FileRoles:
+    """The roles of the ring in the user's file, by whatever path it is reached."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+
+    def attempt(self, role: str) -> Claim | None:
+        """Take the role; None when somebody has it, or has it open.  Raises NoSuchMapping, FileRefused."""
+        return self._roles().attempt(role)
+
+    def holder(self, role: str) -> int | None:
+        """The pid of who has the role; None when nobody has it.  Raises NoSuchMapping, FileRefused."""
+        return self._roles().holder(role)
+
+    def _roles(self) -> Roles:
+        about = win32.FileInformation()
+        with files.opening(self.place), files.owned(self.place.location, files.FLAGS, os.O_RDONLY) as file:
+            win32.file_information(msvcrt.get_osfhandle(file.fileno()), ctypes.byref(about))
+        index = (about.FileIndexHigh << 32) + about.FileIndexLow
+        tag = f"mmapipc-file.{about.VolumeSerialNumber:08X}.{index:016X}"
+        return Roles(self.place, Place(self.place.name, tag))

@@ -1,0 +1,153 @@
+"""The calls of Windows that we use, as ctypes wants them declared.
+
+A call that gives a handle or a view gives an object that owns it from the first
+moment: ctypes makes it in C, so no exception comes between.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import wintypes
+from typing import Any
+
+PAGEFILE = -1  # INVALID_HANDLE_VALUE
+THIS_PROCESS = -1
+PAGE_READONLY = 2
+PAGE_READWRITE = 4
+FILE_MAP_READ = 4
+BUF_READ = 0x100
+VIRTUAL_TERMINAL = 4
+SEMAPHORE_QUERY_STATE = 1
+SEMAPHORE_BASIC_INFORMATION = 0
+SYNCHRONIZE = 0x00100000
+WAIT_TIMEOUT = 258
+ERROR_FILE_NOT_FOUND = 2
+ERROR_PATH_NOT_FOUND = 3
+ERROR_ACCESS_DENIED = 5
+ERROR_INVALID_HANDLE = 6
+ERROR_ALREADY_EXISTS = 183
+
+
+class Handle(wintypes.HANDLE):
+    """An open handle."""
+
+    def close(self) -> None:
+        """Close it."""
+        handle, self.value = self.value, None
+        if handle:
+            close_handle(handle)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class View(ctypes.c_void_p):
+    """A mapped view: the address where it begins."""
+
+    def close(self) -> None:
+        """Unmap it."""
+        address, self.value = self.value, None
+        if address:
+            unmap_view(address)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class MemoryBasicInformation(ctypes.Structure):
+    """MEMORY_BASIC_INFORMATION."""
+
+    _fields_ = (
+        ("BaseAddress", ctypes.c_void_p),
+        ("AllocationBase", ctypes.c_void_p),
+        ("AllocationProtect", wintypes.DWORD),
+        ("PartitionId", wintypes.WORD),
+        ("RegionSize", ctypes.c_size_t),
+        ("State", wintypes.DWORD),
+        ("Protect", wintypes.DWORD),
+        ("Type", wintypes.DWORD),
+    )
+
+
+class FileInformation(ctypes.Structure):
+    """BY_HANDLE_FILE_INFORMATION."""
+
+    _fields_ = (
+        ("FileAttributes", wintypes.DWORD),
+        ("CreationTime", wintypes.FILETIME),
+        ("LastAccessTime", wintypes.FILETIME),
+        ("LastWriteTime", wintypes.FILETIME),
+        ("VolumeSerialNumber", wintypes.DWORD),
+        ("FileSizeHigh", wintypes.DWORD),
+        ("FileSizeLow", wintypes.DWORD),
+        ("NumberOfLinks", wintypes.DWORD),
+        ("FileIndexHigh", wintypes.DWORD),
+        ("FileIndexLow", wintypes.DWORD),
+    )
+
+
+class SemaphoreInformation(ctypes.Structure):
+    """SEMAPHORE_BASIC_INFORMATION."""
+
+    _fields_ = (("CurrentCount", wintypes.LONG), ("MaximumCount", wintypes.LONG))
+
+
+_kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
+
+
+def _declare(function: str, result: Any, *arguments: Any) -> ctypes._FuncPointer:
+    declared: ctypes._FuncPointer = getattr(_kernel32, function)
+    declared.restype = result
+    declared.argtypes = arguments
+    return declared
+
+
+close_handle = _declare("CloseHandle", wintypes.BOOL, wintypes.HANDLE)
+create_semaphore = _declare(
+    "CreateSemaphoreW", Handle, ctypes.c_void_p, wintypes.LONG, wintypes.LONG, wintypes.LPCWSTR
+)
+open_semaphore = _declare("OpenSemaphoreW", Handle, wintypes.DWORD, wintypes.BOOL, wintypes.LPCWSTR)
+release_semaphore = _declare("ReleaseSemaphore", wintypes.BOOL, wintypes.HANDLE, wintypes.LONG, ctypes.c_void_p)
+create_mapping = _declare(
+    "CreateFileMappingW",
+    Handle,
+    wintypes.HANDLE,
+    ctypes.c_void_p,
+    wintypes.DWORD,
+    wintypes.DWORD,
+    wintypes.DWORD,
+    wintypes.LPCWSTR,
+)
+open_mapping = _declare("OpenFileMappingW", Handle, wintypes.DWORD, wintypes.BOOL, wintypes.LPCWSTR)
+map_view = _declare(
+    "MapViewOfFile", View, wintypes.HANDLE, wintypes.DWORD, wintypes.DWORD, wintypes.DWORD, ctypes.c_size_t
+)
+unmap_view = _declare("UnmapViewOfFile", wintypes.BOOL, ctypes.c_void_p)
+virtual_query = _declare(
+    "VirtualQuery", ctypes.c_size_t, ctypes.c_void_p, ctypes.POINTER(MemoryBasicInformation), ctypes.c_size_t
+)
+mapped_file_name = _declare(
+    "K32GetMappedFileNameW", wintypes.DWORD, wintypes.HANDLE, ctypes.c_void_p, wintypes.LPWSTR, wintypes.DWORD
+)
+file_information = _declare(
+    "GetFileInformationByHandle", wintypes.BOOL, wintypes.HANDLE, ctypes.POINTER(FileInformation)
+)
+open_process = _declare("OpenProcess", Handle, wintypes.DWORD, wintypes.BOOL, wintypes.DWORD)
+wait_for = _declare("WaitForSingleObject", wintypes.DWORD, wintypes.HANDLE, wintypes.DWORD)
+get_console_mode = _declare("GetConsoleMode", wintypes.BOOL, wintypes.HANDLE, ctypes.POINTER(wintypes.DWORD))
+set_console_mode = _declare("SetConsoleMode", wintypes.BOOL, wintypes.HANDLE, wintypes.DWORD)
+
+# The one way to read a semaphore without changing it.  Since Windows NT, and in winternl's company.
+query_semaphore = ctypes.WinDLL("ntdll").NtQuerySemaphore
+query_semaphore.restype = wintypes.LONG
+query_semaphore.argtypes = (
+    wintypes.HANDLE,
+    ctypes.c_int,
+    ctypes.POINTER(SemaphoreInformation),
+    wintypes.ULONG,
+    ctypes.c_void_p,
+)
+
+memoryview_at = ctypes.pythonapi.PyMemoryView_FromMemory
+memoryview_at.restype = ctypes.py_object
+memoryview_at.argtypes = (ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int)
