@@ -48,6 +48,7 @@ def attach(link: ReceivingLink) -> None:
 @contextlib.contextmanager
 def _undone(link: SendingLink | ReceivingLink) -> Iterator[None]:
     """Around what opens an end: should it fail, what was taken is given back."""
+    system.join_fences()  # here, because its first call takes a while, and now the peer may still be on its way
     try:
         yield
     except BaseException as error:

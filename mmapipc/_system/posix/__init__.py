@@ -26,7 +26,7 @@ TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
     import mmap
 
-    from .futex import Futex
+    from .linux import Futex
 
 # Total store order; everything else is taken to be weakly ordered.
 ORDERED = os.uname().machine.lower() in ("x86_64", "amd64", "i686", "i386")
@@ -38,16 +38,24 @@ STALE = "left by killed processes; mmapipc remove deletes it"
 
 yield_processor = os.sched_yield
 
-if os.uname().sysname == "Linux":
-    from .futex import futex as futex, join_fences as join_fences
-else:
+_LINUX = os.uname().sysname == "Linux"
 
-    def futex(mapping: mmap.mmap, offset: int) -> Futex | None:
-        """None: only Linux has them."""
+
+def futex(mapping: mmap.mmap, offset: int) -> Futex | None:
+    """The counter at `offset` bytes, for as long as the mapping is open; None: only Linux has futexes."""
+    if not _LINUX:
         return None
+    from . import linux  # slow to import
 
-    def join_fences() -> None:
-        """Nothing to do without futexes."""
+    return linux.futex(mapping, offset)
+
+
+def join_fences() -> None:
+    """Take part in the fences of other processes."""
+    if _LINUX:
+        from . import linux
+
+        linux.join_fences()
 
 
 def place(name: str) -> Place:

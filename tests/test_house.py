@@ -1,0 +1,122 @@
+"""The house stands as the README draws it: who knows whom, and what only one room does."""
+
+import ast
+import unittest
+from collections.abc import Iterator
+from pathlib import Path
+
+import mmapipc
+
+PACKAGE = Path(mmapipc.__file__).parent
+
+# From the top down: a room may import what stands below it, and rooms of its own floor's folder.
+FLOORS = (
+    ("__main__",),
+    ("_cli",),
+    ("__init__",),
+    ("channel", "inspection", "mapping"),
+    ("_meeting",),
+    ("_ring", "_system"),
+    ("errors",),
+)
+STATES = {"SENDER_STATE", "RECEIVER_STATE"}
+
+
+def modules() -> Iterator[tuple[str, ast.Module]]:
+    """Each module: its dotted name below the package, and its syntax tree."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        if len(parts) > 1 and parts[-1] == "__init__":
+            parts = parts[:-1]
+        yield ".".join(parts), ast.parse(path.read_text("utf-8"))
+
+
+def imported(name: str, tree: ast.Module) -> Iterator[str]:
+    """The rooms of the package that a module imports, as dotted names below it."""
+    is_folder = (PACKAGE / name.replace(".", "/")).is_dir()
+    here = name.split(".") if is_folder else name.split(".")[:-1]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = here[: len(here) - node.level + 1]
+            if node.module:
+                yield ".".join([*base, *node.module.split(".")])
+            else:
+                for alias in node.names:
+                    # A name that is no room is one of the package's face.
+                    room = [*base, alias.name]
+                    path = PACKAGE.joinpath(*room)
+                    yield ".".join(room if path.is_dir() or path.with_suffix(".py").exists() else base) or "__init__"
+
+
+def floor(room: str) -> int:
+    """The number of the floor, from the top."""
+    top = room.split(".")[0]
+    return next(number for number, rooms in enumerate(FLOORS) if top in rooms)
+
+
+class House(unittest.TestCase):
+    def test_every_room_stands_on_a_floor(self):
+        for name, _ in modules():
+            floor(name)
+
+    def test_imports_point_downwards_only(self):
+        seen = 0
+        for name, tree in modules():
+            for other in imported(name, tree):
+                seen += 1
+                same = name.split(".")[0] == other.split(".")[0]
+                self.assertTrue(same or floor(name) < floor(other), f"{name} imports {other}")
+        self.assertGreater(seen, 50)
+
+    def test_no_rooms_import_each_other_in_a_circle(self):
+        below = {name: set(imported(name, tree)) - {name} for name, tree in modules()}
+        while below:
+            free = {name for name, others in below.items() if not others & below.keys()}
+            self.assertTrue(free, f"in a circle: {below}")
+            for name in free:
+                del below[name]
+
+    def test_the_ring_knows_no_system_clock_or_file(self):
+        for name, tree in modules():
+            if name.startswith("_ring."):
+                for node in ast.walk(tree):
+                    if isinstance(node, ast.Import):
+                        wanted = {alias.name for alias in node.names} - {"sys", "zlib", "contextlib", "enum", "threading"}
+                        self.assertFalse(wanted, name)
+
+    def test_only_states_stores_a_state(self):
+        storing = set()
+        for name, tree in modules():
+            for node in ast.walk(tree):
+                targets = node.targets if isinstance(node, ast.Assign) else ()
+                for target in targets:
+                    for part in ast.walk(target):
+                        if isinstance(part, ast.Subscript):
+                            word = part.slice
+                            if (word.attr if isinstance(word, ast.Attribute) else getattr(word, "id", "")) in STATES:
+                                storing.add(name)
+        self.assertEqual(storing, {"_ring.states"})
+
+    def test_only_layout_knows_an_offset(self):
+        for name, tree in modules():
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Subscript) and name != "_ring.layout":
+                    seen = node.value
+                    of = seen.attr if isinstance(seen, ast.Attribute) else getattr(seen, "id", "")
+                    if of == "words":
+                        self.assertNotIsInstance(node.slice, ast.Constant, f"{name}:{node.lineno}")
+
+    def test_only_the_system_floor_asks_which_system_this_is(self):
+        for name, tree in modules():
+            if not name.startswith("_system"):
+                for node in ast.walk(tree):
+                    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                        asked = f"{node.value.id}.{node.attr}"
+                        self.assertNotIn(asked, ("sys.platform", "os.name", "os.uname"), f"{name}:{node.lineno}")
+                    if isinstance(node, ast.Import):
+                        self.assertNotIn("platform", [alias.name for alias in node.names], name)
+
+    def test_what_users_do_not_import_begins_with_an_underscore(self):
+        public = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+        rooms = {name for name in public if not name.startswith("_")}
+        self.assertEqual(rooms, {"channel", "errors", "inspection", "mapping"})
