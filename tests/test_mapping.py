@@ -114,9 +114,12 @@ sys.stdin.readline()
 say(int.from_bytes(m.buf[:4], 'little'))
 m.close()
 """
-        many = [self.python(code, stdin=subprocess.PIPE) for _ in range(20)]
-        for child in many:
-            self.assertEqual(child.line(), "ready")
+        many = []
+        for _ in range(5):  # what matters comes when they are there; a busy machine starts few at once
+            few = [self.python(code, stdin=subprocess.PIPE) for _ in range(4)]
+            for child in few:
+                self.assertEqual(child.line(), "ready")
+            many += few
         for child in many:
             child.feed(b"\n")
         answers = [child.line() for child in many]
