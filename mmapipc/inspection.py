@@ -10,8 +10,8 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ._meeting.homes import InMemory, home
-from ._ring import layout
+from ._meeting.homes import InMemory, home, order
+from ._ring import layout, states
 from ._system import RECEIVER, SENDER, system
 from .errors import LayoutError, MemoryRefused, NoChannel, NoSuchMapping, RoleTaken
 
@@ -191,18 +191,18 @@ def _read(
     if not memory.has(layout.HEADER_SIZE):
         return None
     with memory.look(layout.HEADER_SIZE) as octets, octets.cast("Q") as words:
-        if not layout.is_complete(words):
+        header = states.load_header(words, where.name, order)
+        if header is None:
             return None
-        header = layout.validate(words, where.name)
         if not where.fits(memory, layout.HEADER_SIZE + header.capacity):
             raise layout.damaged(where.name, f"capacity {header.capacity} does not fit its size")
-        states = layout.load_sender_state(words, where.name), layout.load_receiver_state(words, where.name)
+        sides = layout.load_sender_state(words, where.name), layout.load_receiver_state(words, where.name)
         pids = layout.load_pids(words, where.name)
         read, written = _sequences(words, header.capacity, where.name)
     return (
         Stream(header.capacity, header.stream_id, header.persistent, written, read),
-        _side(states[0], (layout.OPEN, layout.FINISHED), pids[0], sender),
-        _side(states[1], (layout.OPEN,), pids[1], receiver),
+        _side(sides[0], (layout.OPEN, layout.FINISHED), pids[0], sender),
+        _side(sides[1], (layout.OPEN,), pids[1], receiver),
     )
 
 

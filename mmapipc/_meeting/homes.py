@@ -9,6 +9,7 @@ import contextlib
 import os
 
 from .._ring import layout, states
+from .._ring.ring import Barrier
 from .._system import SENDER, Place, system
 from .._system.claims import claim
 from .._system.names import CHANGER
@@ -40,17 +41,36 @@ class Mapped:
             self.mapping.close()
 
 
-@contextlib.contextmanager
-def header(memory: Memory) -> Iterator[memoryview | None]:
-    """The words of a complete header; None when its creator has not got so far."""
-    if not memory.has(layout.HEADER_SIZE):
-        yield None
-        return
-    with memory.map(layout.HEADER_SIZE) as page, memoryview(page) as octets, octets.cast("Q") as words:
-        yield words if layout.is_complete(words) else None
+def order() -> None:
+    """A full barrier where the processor needs one."""
+    if not system.ORDERED:
+        _barrier()
 
 
-class InMemory:
+_barrier = Barrier()
+
+
+class _Home:
+    """What is the same in both homes."""
+
+    name: str  # the channel's
+
+    @contextlib.contextmanager
+    def header(self, memory: Memory) -> Iterator[tuple[memoryview, layout.Header] | None]:
+        """The words of a complete header, and the copy that was checked; None when its creator has not got so far."""
+        if not memory.has(layout.HEADER_SIZE):
+            yield None
+            return
+        with memory.map(layout.HEADER_SIZE) as page, memoryview(page) as octets, octets.cast("Q") as words:
+            found = states.load_header(words, self.name, order)
+            yield None if found is None else (words, found)
+
+    def map(self, memory: Memory, capacity: int) -> Mapped:
+        """Map header and ring."""
+        return Mapped(memory, capacity)
+
+
+class InMemory(_Home):
     """A ring in memory that has the channel's name.  Each stream has memory of its own."""
 
     kept = False  # whether the stream outlives both ends
@@ -125,7 +145,7 @@ class InMemory:
         self.roles.sweep()
 
 
-class InFile:
+class InFile(_Home):
     """A ring in a file of the user's, which stays.  One stream after the other has it."""
 
     kept = True

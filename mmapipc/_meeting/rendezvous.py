@@ -10,10 +10,9 @@ import contextlib
 import os
 
 from .._ring import layout, states
-from .._ring.ring import Barrier
 from .._system import system
 from ..errors import ChannelError, ChannelTimeout
-from .homes import Mapped, header
+from .homes import order
 from .link import ReceivingLink, SendingLink
 from .waiting import until
 
@@ -95,13 +94,13 @@ class _Beginning:
             if link.memory is None:
                 self.obstacle = "a process that is not attached still holds the memory of that name"
                 return None
-            link.mapped = Mapped(link.memory, self._capacity)
+            link.mapped = home.map(link.memory, self._capacity)
             stream_id = int.from_bytes(os.urandom(8), "little")
             states.begin(
                 link.mapped.words,
                 layout.Header(self._capacity, stream_id, link.persistent, home.owner),
                 os.getpid(),
-                _order,
+                order,
             )
             return True
 
@@ -110,14 +109,14 @@ class _Beginning:
 
         From then on only receivers change it, and they make its bytes fewer.
         """
-        with header(found) as words:
-            if words is None:
+        with self._home.header(found) as known:
+            if known is None:
                 return False
-            known = layout.validate(words, self._home.name)
+            words, constant = known
             states.settle_sender(words, self._home.name)
             if states.has_receiver(words, self._home.name) and self._link.peer_of(words):
                 return True
-            self._home.check_taken(words, known)
+            self._home.check_taken(words, constant)
             return False
 
 
@@ -131,27 +130,25 @@ def _attach(link: ReceivingLink) -> bool | None:
         if memory is None:
             return None
         try:
-            with header(memory) as words:
-                if words is None:
+            with home.header(memory) as known:
+                if known is None:
                     return None
-                # ORDER: the magic before the header.  Pairs with `states.begin`.
-                _order()
-                known = layout.validate(words, name)
+                words, constant = known
                 states.settle_receiver(words, name)
                 if not states.wants_receiver(
-                    words, name, persistent=known.persistent, kept=home.kept, sender_lives=link.peer_of(words)
+                    words, name, persistent=constant.persistent, kept=home.kept, sender_lives=link.peer_of(words)
                 ):
                     return None
-            if not home.fits(memory, layout.HEADER_SIZE + known.capacity):
-                raise layout.damaged(name, f"capacity {known.capacity} does not fit its size")
-            link.mapped = Mapped(memory, known.capacity)
+            if not home.fits(memory, layout.HEADER_SIZE + constant.capacity):
+                raise layout.damaged(name, f"capacity {constant.capacity} does not fit its size")
+            link.mapped = home.map(memory, constant.capacity)
             link.memory = memory
         finally:
             if link.memory is None:
                 memory.close()
         words = link.mapped.words
-        layout.load_sequences(words, known.capacity, name)
-        states.attach(words, os.getpid(), name, _order)
+        layout.load_sequences(words, constant.capacity, name)
+        states.attach(words, os.getpid(), name, order)
         return True
 
 
@@ -164,11 +161,3 @@ def _has_role(link: SendingLink | ReceivingLink) -> bool:
     if link.claim is None:
         link.claim = home.claim(link.role)
     return link.claim is not None
-
-
-def _order() -> None:
-    if not system.ORDERED:
-        _barrier()
-
-
-_barrier = Barrier()

@@ -64,11 +64,20 @@ def clear(words: memoryview, owner: int) -> None:
     layout.clear(words, owner)
 
 
+def load_header(words: memoryview, name: str, order: Order) -> layout.Header | None:
+    """Check the constant fields and return a copy; None when the sender has not completed them.  LayoutError."""
+    if not layout.is_complete(words):
+        return None
+    # ORDER: the magic before the other fields.  Pairs with `begin`.
+    order()
+    return layout.validate(words, name)
+
+
 def begin(words: memoryview, header: layout.Header, pid: int, order: Order) -> None:
     """Begin a stream in zeroed memory; for the sender that made or cleared it."""
     layout.initialise(words, header, pid)
     words[layout.SENDER_STATE] = layout.OPEN
-    # ORDER: the header before its magic.  Pairs with `is_complete` before `validate` in rendezvous.
+    # ORDER: the other fields before the magic.  Pairs with `load_header`.
     order()
     layout.complete(words)
 
