@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 
 from .._ring import layout, states
 from .._ring.ring import Barrier
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from .._system.contract import Claim, Memory, Observed
 
+_CHANGES, _CHANGE = 50, 0.001  # tries to be the one who changes a file, and seconds between them
 _LINGER = 60  # looks, in growing steps about 5 s, at memory that nobody is attached to
 
 
@@ -181,10 +183,14 @@ class InFile(_Home):
 
         So no receiver attaches to a stream that a sender is just clearing away.
         """
-        try:
-            changer = self.roles.attempt(CHANGER)
-        except NoSuchMapping:
-            changer = None
+        changer = None
+        with contextlib.suppress(NoSuchMapping):
+            # Who has it needs it for less than a millisecond, unless it was stopped.
+            for _ in range(_CHANGES):
+                changer = self.roles.attempt(CHANGER)
+                if changer is not None:
+                    break
+                time.sleep(_CHANGE)
         try:
             yield changer is not None
         finally:
