@@ -277,8 +277,10 @@ class Sender(_End):
         """
         self._check_open()
         _check_positive(n)
-        self._link.probe()
-        return self._link.half.reserve(n)
+        link = self._link
+        if link.waiter.probe_is_due():
+            link.raise_if_left()
+        return link.half.reserve(n)
 
     def commit(self, k: int) -> None:
         """Publish the first `k` bytes of the reserved view, and release it.

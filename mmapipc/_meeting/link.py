@@ -200,17 +200,11 @@ class SendingLink(Link):
 
     def _unheard(self, calls: int) -> None:
         # It left, or is not where it said that it sleeps.
-        if calls == layout.LEFT:
-            self._raise_if_left()
-        else:
-            self.probe()
+        if calls == layout.LEFT or self.waiter.probe_is_due():
+            self.raise_if_left()
 
-    def probe(self) -> None:
-        """If it is time for that, raise when the receiver is gone and bytes are lost with it."""
-        if self.waiter.probe_is_due():
-            self._raise_if_left()
-
-    def _raise_if_left(self) -> None:
+    def raise_if_left(self) -> None:
+        """Raise when the receiver is gone and bytes are lost with it."""
         verdict = self.look(True)
         # Bytes published and taken in the meantime are delivered.
         if self.half.in_flight and verdict is not None:

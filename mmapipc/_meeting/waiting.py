@@ -119,6 +119,7 @@ class Waiter:
     def __init__(self, half: Half, own: Futex | None, peers: Futex | None, clock: Clock) -> None:
         self._half = half
         self._clock = clock
+        self._now = clock.now
         self._own = own or Nap(clock)
         self._peers = peers or Nap(clock)
         self._first, self._longest = (_FIRST_PARK, _LONGEST_PARK) if peers else (_FIRST_NAP, _LONGEST_NAP)
@@ -192,7 +193,7 @@ class Waiter:
 
     def probe_is_due(self, waited: float = 0.0) -> bool:
         """Whether it is time to ask the system whether the peer lives; less often after a long wait, in seconds."""
-        now = self._clock.now()
+        now = self._now()
         if now < self._next_probe:
             return False
         self._next_probe = now + min(max(_PROBE_EVERY, waited / 4), _LONGEST_PARK)
