@@ -163,8 +163,7 @@ class InFile(_Home):
     def claim(self, role: str) -> Claim | None:
         """Take a role; None while there is no file, which a sender makes.  Raises RoleTaken."""
         if role == SENDER:
-            # The file becomes a ring here: from now on it begins as one.
-            system.mark(self.place, layout.BEGUN_MARK)
+            system.make(self.place)
         try:
             return claim(self.roles, role)
         except NoSuchMapping:
@@ -237,8 +236,12 @@ class InFile(_Home):
             )
 
     def renew(self, found: Memory | None, capacity: int) -> Memory | None:
-        """The file with an empty header, and room for a new stream; None when somebody has just removed it."""
+        """The file with an empty header, and room for a new stream; None when it was empty or somebody removed it."""
         if found is None:
+            # The file becomes a ring here: from now on it begins as one.  Only who has the sender's role
+            # does that, or two would; whoever dies before that leaves an empty file.
+            with contextlib.suppress(NoSuchMapping):
+                system.mark(self.place, layout.BEGUN_MARK)
             return None
         size = layout.HEADER_SIZE + capacity
         memory = found

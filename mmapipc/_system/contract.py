@@ -148,8 +148,11 @@ class System(Protocol):
         the file was.
         """
 
+    def make(self, file: Place) -> None:
+        """Make a file of the user's, empty, unless there is one."""
+
     def mark(self, file: Place, beginning: bytes) -> None:
-        """Make a file of the user's, or take an empty one, and let it begin so."""
+        """Let an empty file of the user's begin so; for one process at a time."""
 
     def observe(self, place: Place) -> Observed | None:
         """The memory as something to look at only, or None when there is none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import io
 import os
 import stat
@@ -106,29 +107,33 @@ def open_regular(file: Place, size: int, create: bool, writable: bool) -> tuple[
     return opened, wanted, made
 
 
-def mark(file: Place, beginning: bytes) -> None:
-    """Make the file, or take an empty one, and let it begin so; one that has bytes is left as it is.
+class _Descriptor(int):
+    """A descriptor that is closed with this object; also a directory's, which FileIO does not take."""
 
-    A process that dies here leaves a file that is empty, or begins so.
+    # The same as `os.close(self)`, but all of it runs in C: see `owned`.
+    __del__ = property(functools.partial(functools.partial, os.close))
+
+
+def make(file: Place) -> None:
+    """Make the file, empty, unless there is one."""
+    with opening(file), contextlib.suppress(FileExistsError):
+        owned(file.location, FLAGS | os.O_CREAT | os.O_EXCL, os.O_RDWR).close()
+        # The disk is to know the file's name too, where a directory can be told to.
+        with contextlib.suppress(OSError):
+            path = os.path.dirname(file.location) or "."
+            directory = next(map(_Descriptor, map(os.open, (path,), (os.O_RDONLY,))))
+            os.fsync(directory)
+
+
+def mark(file: Place, beginning: bytes) -> None:
+    """Let an empty file begin so; one that has bytes is left as it is.
+
+    For one process at a time: of two that find the file empty, each would write.
     """
-    made = False
-    with opening(file):
-        try:
-            marked, made = owned(file.location, FLAGS | os.O_APPEND | os.O_CREAT | os.O_EXCL, os.O_RDWR), True
-        except FileExistsError:
-            marked = owned(file.location, FLAGS | os.O_APPEND, os.O_RDWR)
-        with marked:
-            status = os.fstat(marked.fileno())
-            if status.st_size == 0 and stat.S_ISREG(status.st_mode):
-                marked.write(beginning)
-        if made:
-            # The disk is to know the file's name too, where a directory can be told to.
-            with contextlib.suppress(OSError):
-                directory = os.open(os.path.dirname(file.location) or ".", os.O_RDONLY)
-                try:
-                    os.fsync(directory)
-                finally:
-                    os.close(directory)
+    with opening(file), owned(file.location, FLAGS | os.O_APPEND, os.O_RDWR) as marked:
+        status = os.fstat(marked.fileno())
+        if status.st_size == 0 and stat.S_ISREG(status.st_mode):
+            marked.write(beginning)
 
 
 def is_at(path: str, opened: io.FileIO) -> bool:

@@ -7,7 +7,7 @@ import os
 
 from ...errors import InvalidName, MemoryRefused
 from .. import names
-from ..files import mark as mark
+from ..files import make as make, mark as mark
 from ..names import Place
 from . import memory, roles
 from .memory import (

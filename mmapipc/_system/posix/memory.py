@@ -129,27 +129,25 @@ def _take(place: Place, flags: int) -> tuple[io.FileIO, bool] | None:
     """
     path = place.location
     file = open_private(place, path, flags)
-    with refusing(place.name, path):
-        if locks.lock(file):
-            if flags & os.O_CREAT and os.fstat(file.fileno()).st_size == 0 and is_at(file, path):
-                return file, True
-            remove_if_free(file, path)
-        elif locks.lock(file, shared=True) and is_at(file, path):
-            return file, False
+    try:
+        with refusing(place.name, path):
+            if locks.lock(file):
+                if flags & os.O_CREAT and os.fstat(file.fileno()).st_size == 0 and is_at(file, path):
+                    return file, True
+                remove_if_free(file, path)
+            elif locks.lock(file, shared=True) and is_at(file, path):
+                return file, False
+    except BaseException:
+        file.close()
+        raise
     file.close()
     return None
 
 
-@contextlib.contextmanager
-def _undone(place: Place, locked: io.FileIO) -> Iterator[None]:
-    """Around what is done with locked memory: should it fail, the lock goes, and the file if it is nobody's."""
-    try:
-        with refusing(place.name, place.location):
-            yield
-    except BaseException:
-        with locked, contextlib.suppress(OSError):
-            remove_if_free(locked, place.location)
-        raise
+def _undo(place: Place, locked: io.FileIO) -> None:
+    """After what was done with locked memory has failed: the lock goes, and the file if it is nobody's."""
+    with locked, contextlib.suppress(OSError):
+        remove_if_free(locked, place.location)
 
 
 def create(place: Place, size: int) -> Memory:
@@ -161,9 +159,13 @@ def create(place: Place, size: int) -> Memory:
             taken[0].close()
         raise MemoryRefused(f"{place.name}: another process has just taken {path}; use another name")
     locked = taken[0]
-    with _undone(place, locked):
-        _reserve(locked.fileno(), 0, size)
-        return Memory(place, open_private(place, path), _Lock(locked, path))
+    try:
+        with refusing(place.name, path):
+            _reserve(locked.fileno(), 0, size)
+            return Memory(place, open_private(place, path), _Lock(locked, path))
+    except BaseException:
+        _undo(place, locked)
+        raise
 
 
 def _reserve(fd: int, start: int, size: int) -> None:
@@ -179,10 +181,14 @@ def _reserve(fd: int, start: int, size: int) -> None:
 def share(place: Place, size: int, create: bool) -> tuple[Memory, bool]:
     """Open memory that lives while anybody has it; with `create` make it if it is not there."""
     locked, created = _share(place, size, create)
-    with _undone(place, locked):
-        if not os.fstat(locked.fileno()).st_size:
-            raise names.other_backing(place, False)
-        return Memory(place, open_private(place, place.location), _Share(locked, place.location)), created
+    try:
+        with refusing(place.name, place.location):
+            if not os.fstat(locked.fileno()).st_size:
+                raise names.other_backing(place, False)
+            return Memory(place, open_private(place, place.location), _Share(locked, place.location)), created
+    except BaseException:
+        _undo(place, locked)
+        raise
 
 
 def _refuse_channel(place: Place) -> None:
@@ -208,13 +214,17 @@ def _share(place: Place, size: int, create: bool) -> tuple[io.FileIO, bool]:
             locked, created = taken
             if not created:
                 return locked, False
-            with _undone(place, locked):
-                if size:
-                    _reserve(locked.fileno(), 0, size)
-                # A sender of that name has its role before it looks for the memory.
-                _refuse_channel(place)
-                locks.lock(locked, shared=True)  # in one step: nobody finds the file free
-            return locked, True
+            try:
+                with refusing(place.name, place.location):
+                    if size:
+                        _reserve(locked.fileno(), 0, size)
+                    # A sender of that name has its role before it looks for the memory.
+                    _refuse_channel(place)
+                    locks.lock(locked, shared=True)  # in one step: nobody finds the file free
+                    return locked, True
+            except BaseException:
+                _undo(place, locked)
+                raise
         if time.monotonic() > deadline:
             raise MemoryRefused(
                 f"{place.name}: {place.location} stays locked by another process; end it or use another name"

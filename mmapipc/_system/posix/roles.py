@@ -87,11 +87,15 @@ class Roles:
 
     def attempt(self, role: str) -> Claim | None:
         """Take the role; None when somebody has it, or is just tidying up."""
-        with refusing(self.place.name, self._path):
-            file = open_private(self.place, self._path, os.O_CREAT)
-            if locks.lock(file, (_FIRST[role], 1 + os.getpid())) and is_at(file, self._path):
-                return Claim(file, self)
+        file = open_private(self.place, self._path, os.O_CREAT)
+        try:
+            with refusing(self.place.name, self._path):
+                if locks.lock(file, (_FIRST[role], 1 + os.getpid())) and is_at(file, self._path):
+                    return Claim(file, self)
+        except BaseException:
             file.close()
+            raise
+        file.close()
         return None
 
     def holder(self, role: str) -> int | None:
@@ -142,10 +146,14 @@ class FileRoles:
         """Take the role; None when somebody has it.  Raises NoSuchMapping, FileRefused."""
         with files.opening(self.place):
             file = files.owned(self.place.location, files.FLAGS, os.O_RDWR)
-        with refusing(self.place.name, self.place.location):
-            if locks.lock(file, (_FIRST[role], 1 + os.getpid())):
-                return Claim(file, self)
+        try:
+            with refusing(self.place.name, self.place.location):
+                if locks.lock(file, (_FIRST[role], 1 + os.getpid())):
+                    return Claim(file, self)
+        except BaseException:
             file.close()
+            raise
+        file.close()
         return None
 
     def holder(self, role: str) -> int | None:

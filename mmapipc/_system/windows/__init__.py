@@ -7,7 +7,7 @@ import time
 
 from ...errors import MemoryRefused
 from .. import names
-from ..files import mark as mark
+from ..files import make as make, mark as mark
 from ..names import Place
 from .memory import (
     create as create,
