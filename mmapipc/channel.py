@@ -47,7 +47,7 @@ from ._meeting.link import ReceivingLink, SendingLink
 from ._ring import layout
 from ._ring.ring import STEP
 from ._system import PEER, RECEIVER, SENDER
-from .errors import ChannelTimeout, InvalidCapacity, LayoutError, SenderDied, StreamAborted
+from .errors import InvalidCapacity, LayoutError, SenderDied, StreamAborted
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:

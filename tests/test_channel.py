@@ -8,7 +8,6 @@ import io
 import os
 import pickle
 import shutil
-import signal
 import sys
 import threading
 import time
@@ -20,7 +19,7 @@ from mmapipc._ring import layout
 from mmapipc._system import names, system
 from mmapipc._system.claims import claim
 
-from .helpers import DEADLINE, WINDOWS, Background, ChannelTest, eventually, noise
+from .helpers import DEADLINE, WINDOWS, Background, ChannelTest, noise
 
 
 @contextlib.contextmanager
@@ -547,61 +546,6 @@ class Timeouts(ChannelTest):
             second.write(b"new")
             self.assertEqual(receiver.read(9), b"new")
             second.close()
-
-
-class Waits(ChannelTest):
-    def test_a_missed_wake_up_costs_time_and_no_more(self):
-        def take(count):
-            got = b""
-            while len(got) < count:
-                got += receiver.read(count - len(got))
-            return got
-
-        with self.both(capacity=4) as (sender, receiver):
-            for end in sender, receiver:
-                end._link.waiter.wake = lambda: True  # so they believe
-            waiting = Background(lambda: receiver.read(1))
-            eventually(lambda: sender._link.half.called == layout.PARKED, "the receiver sleeps")
-            sender.write(b"abcd")
-            self.assertEqual(waiting.result(), b"a")
-            sender.write(b"e")
-            waiting = Background(lambda: sender.write(b"fgh"))
-            eventually(lambda: receiver._link.half.called == layout.PARKED, "the sender sleeps")
-            self.assertEqual(take(7), b"bcdefgh")
-            self.assertEqual(waiting.result(), 3)
-            waiting = Background(lambda: receiver.read(1))
-            eventually(lambda: sender._link.half.called == layout.PARKED, "the receiver sleeps")
-            sender.finish()
-            self.assertEqual(waiting.result(), b"")
-
-    @unittest.skipIf(WINDOWS, "POSIX only: signals")
-    def test_a_signal_interrupts_a_wait_and_loses_nothing(self):
-        class Interrupted(Exception):
-            pass
-
-        def interrupt(*_):
-            raise Interrupted
-
-        before = signal.signal(signal.SIGALRM, interrupt)
-        self.addCleanup(signal.signal, signal.SIGALRM, before)
-        with self.both(capacity=4) as (sender, receiver):
-            for wait in (lambda: receiver.read(1), receiver.readline, lambda: receiver.peek(1)):
-                with self.assertRaises(Interrupted):
-                    signal.setitimer(signal.ITIMER_REAL, 0.05)
-                    wait()
-                self.assertEqual(sender._link.half.called, 0)
-            sender.write(b"abcd")
-            for wait in (lambda: sender.write(b"e"), lambda: sender.reserve(1)):
-                with self.assertRaises(Interrupted):
-                    signal.setitimer(signal.ITIMER_REAL, 0.05)
-                    wait()
-            self.assertEqual(receiver.read(4), b"abcd")
-            sender.write(b"e")
-            self.assertEqual(receiver.read(4), b"e")
-            # A handler that does not raise does not end the wait.
-            signal.signal(signal.SIGALRM, lambda *_: sender.write(b"f"))
-            signal.setitimer(signal.ITIMER_REAL, 0.05)
-            self.assertEqual(receiver.read(4), b"f")
 
 
 class Ends(ChannelTest):

@@ -13,7 +13,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import unittest
 from pathlib import Path
 from unittest import mock
@@ -25,7 +24,7 @@ from mmapipc._cli.terminal import Picture, cut, human, width
 from mmapipc._ring import layout, states
 from mmapipc._system import names, system
 
-from .helpers import DEADLINE, WAITS, WINDOWS, Background, ChannelTest, Child, eventually, noise
+from .helpers import DEADLINE, WAITS, WINDOWS, ChannelTest, Child, eventually, noise
 from .terminal import Terminal, TerminalTest
 from .test_hostile import CAPACITIES, FIELDS, HEADERS, SEED, bad_header, targeted_headers
 from .test_names import NAMES

@@ -5,7 +5,7 @@ import signal
 import unittest
 
 import mmapipc
-from mmapipc._system import names, system
+from mmapipc._system import system
 
 from .helpers import DEADLINE, WAITS, WINDOWS, ChannelTest, noise
 

@@ -248,29 +248,3 @@ class Lies(unittest.TestCase):
             ring.words[field] = 77
             with self.assertRaises(LayoutError):
                 look(ring)
-
-
-class Headers(unittest.TestCase):
-    def test_a_wrong_header_is_refused_with_its_reason(self):
-        for word, value, reason in (
-            (layout.MAGIC, 1, "not an mmapipc channel"),
-            (layout.MAGIC, int.from_bytes(b"mmapipc\x09", "little"), "layout version 9"),
-            (layout.CAPACITY, 0, "damaged"),
-            (layout.CAPACITY, 2**64 - 1, "damaged"),
-            (layout.HEADER_BYTES, 8192, "damaged"),
-            (layout.FLAGS, 2, "damaged"),
-        ):
-            with self.subTest(word=word, value=value):
-                words = Ring(5).words
-                words[word] = value
-                with self.assertRaisesRegex(LayoutError, reason):
-                    layout.validate(words, "x")
-        header = layout.validate(Ring(5).words, "x")
-        self.assertEqual((header.capacity, header.stream_id, header.persistent), (5, 7, False))
-
-    def test_sequences_that_cannot_be(self):
-        for read, write in ((1, 0), (0, 6), (2**62, 2**62 + 1)):
-            ring = Ring(5)
-            ring.words[layout.READ_SEQ], ring.words[layout.WRITE_SEQ] = read, write
-            with self.assertRaises(LayoutError):
-                layout.load_sequences(ring.words, 5, "x")

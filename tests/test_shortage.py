@@ -11,7 +11,7 @@ import unittest
 from unittest import mock
 
 import mmapipc
-from mmapipc._system import names, system
+from mmapipc._system import system
 
 from .helpers import DEADLINE, eventually, PRELUDE, WINDOWS, ChannelTest, Child, noise
 
