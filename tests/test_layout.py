@@ -56,7 +56,7 @@ class Ours(unittest.TestCase):
 
     def test_a_ring_is(self):
         begun = memoryview(bytearray(page())).cast("Q")
-        states.clear(begun, layout.owner("x"))
+        states.clear(begun, layout.owner("x"), nothing)
         for ours in (
             page(),
             layout.BEGUN_MARK,

@@ -56,7 +56,7 @@ class Ends(unittest.TestCase):
             ring.producer.finish()
         self.assertEqual(ring.words[layout.SENDER_STATE], layout.DIED)
         # And what has come after it is not touched.
-        states.clear(ring.words, 0)
+        states.clear(ring.words, 0, nothing)
         states.begin(ring.words, layout.Header(4, 8, False), 3, nothing)
         ring.words[layout.SENDER_STATE] = layout.FINISHED
         ring.producer.sequence = 2

@@ -250,7 +250,7 @@ class InFile(_Home):
         try:
             with memory.map(layout.HEADER_SIZE) as page:
                 with memoryview(page) as octets, octets.cast("Q") as words:
-                    states.clear(words, self.owner)
+                    states.clear(words, self.owner, order)
                 # Or the disk might go on having the end of the stream before, with bytes of this one.
                 memory.flush(page)
             return memory

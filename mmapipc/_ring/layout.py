@@ -160,12 +160,16 @@ def is_complete(words: memoryview) -> bool:
     return words[MAGIC] not in (0, _BEGUN)
 
 
-def clear(words: memoryview, owner: int) -> None:
-    """Empty the header for a new stream of that owner; for who may change the file.
+def take_back(words: memoryview) -> None:
+    """Store that the header is not complete any more.
 
-    A process that dies in between leaves what the next one takes for its own.
+    A process that dies from here on leaves what the next one takes for its own.
     """
     words[MAGIC] = _BEGUN
+
+
+def clear(words: memoryview, owner: int) -> None:
+    """Empty all the other fields for a new stream of that owner."""
     words[OWNER] = owner
     for word in range(MAGIC + 1, len(words)):
         if word != OWNER:

@@ -59,8 +59,11 @@ OF_RECEIVER = {layout.CLOSED: Verdict.LEFT, layout.ABORTED: Verdict.GAVE_UP, lay
 _UNSATISFIED = (layout.ABSENT, layout.ABORTED, layout.DIED)
 
 
-def clear(words: memoryview, owner: int) -> None:
+def clear(words: memoryview, owner: int, order: Order) -> None:
     """Empty the header of a file for a new stream; for a sender that keeps receivers from attaching meanwhile."""
+    layout.take_back(words)
+    # ORDER: the magic before the other fields, for those who only look.  Pairs with `load_header`.
+    order()
     layout.clear(words, owner)
 
 
