@@ -122,7 +122,7 @@ class Looker:
         UnsafeMemory, MemoryRefused.
         """
         look = self._look()
-        if look.stream is None and not look.exists:
+        if look.stream is None and not look.exists and look.ended:
             where = f"in {self._home.location}" if self._home.kept else "of that name"
             raise NoChannel(f"{self._home.name}: there is no channel {where}")
         return look

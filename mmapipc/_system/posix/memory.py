@@ -103,6 +103,11 @@ class Memory:
         """Whether the file has exactly this many bytes."""
         return self.size() == length
 
+    def extend(self, size: int) -> None:
+        """Give the user's file so many bytes."""
+        with files.opening(self._place):
+            _reserve(self._file.fileno(), self.size(), size)
+
     def is_at(self, path: str) -> bool:
         """Whether the path leads to this file."""
         return files.is_at(path, self._file)
@@ -232,9 +237,8 @@ def _share(place: Place, size: int, create: bool) -> tuple[io.FileIO, bool]:
         time.sleep(0.001)
 
 
-def open_file(place: Place | None, path: str, size: int, create: bool, writable: bool) -> tuple[Memory, bool]:
+def open_file(place: Place | None, file: Place, size: int, create: bool, writable: bool) -> tuple[Memory, bool]:
     """Open a file of the user's as memory; with `create` make it or extend it to `size` bytes."""
-    file = Place(place.name if place else path, path)
     opened, wanted, made = files.open_regular(file, size, create, writable)
     lock = None
     created = made
@@ -251,7 +255,7 @@ def open_file(place: Place | None, path: str, size: int, create: bool, writable:
     except BaseException:
         with opened:
             if made:
-                os.unlink(path)
+                os.unlink(file.location)
         if lock is not None:
             lock.release()
         raise

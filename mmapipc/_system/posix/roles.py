@@ -63,6 +63,10 @@ class Claim:
         """The pid of who has another role of the channel, or None.  Opens nothing."""
         return _holder(self._file, role)
 
+    def stands(self) -> bool:
+        """Whether the role is still that of the place."""
+        return self._roles.have(self._file)
+
     def release(self, *, memory: bool = True) -> None:
         """Give the role back.  The last one who leaves removes what nobody needs then; also the memory, if told to."""
         held.discard(self)
@@ -110,6 +114,10 @@ class Roles:
     def exists(self) -> bool:
         """Whether there is anything of the channel: the memory, or the roles' file."""
         return os.path.lexists(self.place.location) or os.path.lexists(self._path)
+
+    def have(self, file: io.FileIO) -> bool:
+        """Whether the open file is that of the roles: nobody removes it as long as there is a lock on it."""
+        return True
 
     def tidy(self, file: io.FileIO, memory: bool = True) -> None:
         """Remove what is left of the channel if nobody has a role, by an open of the roles' file."""
@@ -160,6 +168,10 @@ class FileRoles:
         """The pid of who has the role; None when nobody has it.  Takes nothing."""
         with files.opening(self.place), files.owned(self.place.location, files.FLAGS, os.O_RDONLY) as file:
             return _holder(file, role)
+
+    def have(self, file: io.FileIO) -> bool:
+        """Whether the path leads to the open file."""
+        return files.is_at(self.place.location, file)
 
     def tidy(self, file: io.FileIO, memory: bool) -> None:
         """Nothing: the file is the user's, and stays."""
