@@ -47,7 +47,8 @@ class _Lock:
     def release(self) -> None:
         """Give it up."""
         try:
-            locks.unlock(self.file)
+            with contextlib.suppress(OSError):  # closing unlocks too
+                locks.unlock(self.file)
             self._tidy()
         finally:
             self.file.close()

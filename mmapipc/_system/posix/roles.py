@@ -61,7 +61,9 @@ class Claim:
 
     def holder(self, role: str) -> int | None:
         """The pid of who has another role of the channel, or None.  Opens nothing."""
-        return _holder(self._file, role)
+        place = self._roles.place
+        with refusing(place.name, place.location):
+            return _holder(self._file, role)
 
     def stands(self) -> bool:
         """Whether the role is still that of the place."""
@@ -71,7 +73,8 @@ class Claim:
         """Give the role back.  The last one who leaves removes what nobody needs then; also the memory, if told to."""
         held.discard(self)
         try:
-            locks.unlock(self._file)
+            with contextlib.suppress(OSError):  # an error here is none of the stream's, and closing unlocks too
+                locks.unlock(self._file)
             # Of two that leave at the same time, the one that unlocks last finds the other's lock gone.
             self._roles.tidy(self._file, memory)
         finally:
@@ -108,7 +111,7 @@ class Roles:
             file = open_private(self.place, self._path, access=os.O_RDONLY)
         except FileNotFoundError:
             return None
-        with file:
+        with file, refusing(self.place.name, self._path):
             return _holder(file, role)
 
     def exists(self) -> bool:
@@ -127,7 +130,9 @@ class Roles:
                 try:
                     if is_at(file, self._path):
                         if memory:
-                            remove(self.place)
+                            # Not what is another user's; the roles' file goes all the same.
+                            with contextlib.suppress(OSError, ChannelError):
+                                remove(self.place)
                         os.unlink(self._path)
                 finally:
                     locks.unlock(file)
