@@ -13,7 +13,7 @@ from typing import NamedTuple
 from ._meeting.homes import InMemory, home, order
 from ._ring import layout, states
 from ._system import RECEIVER, SENDER, system
-from .errors import LayoutError, MemoryRefused, NoChannel, NoSuchMapping, RoleTaken
+from .errors import LayoutError, MemoryRefused, NoChannel, NoSuchMapping, RoleTaken, UnsafeMemory
 
 TYPE_CHECKING = False  # as in typing
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class Looker:
         UnsafeMemory, MemoryRefused.
         """
         look = self._look()
-        if look.stream is None and not look.exists:
+        if look.stream is None and not look.exists and look.ended:
             where = f"in {self._home.location}" if self._home.kept else "of that name"
             raise NoChannel(f"{self._home.name}: there is no channel {where}")
         return look
@@ -236,20 +236,30 @@ def remove(name: str) -> None:
 
     Raises NoChannel when there is nothing, RoleTaken while somebody has a
     role, LayoutError when the memory is no channel of this version,
-    UnsafeMemory, MemoryRefused.
+    MemoryRefused, and UnsafeMemory when something of another kind, or another
+    user's, is in the place of a part of it: the other parts are removed first.
     """
     where = InMemory(name)
     if not where.exists():
         raise NoChannel(f"{name}: there is no channel of that name")
-    _check_version(where)
+    foreign = None
+    try:
+        _check_version(where)
+    except UnsafeMemory as error:
+        foreign = error
     deadline = time.perf_counter() + _PATIENCE
     while True:
-        for role in (SENDER, RECEIVER):
-            pid = where.roles.holder(role)
-            if pid is not None:
-                raise RoleTaken(f"{name}: there is a {role} (pid {pid}); end it first")
-        # It takes both roles first, and leaves everything as it is if it does not get them.
+        try:
+            for role in (SENDER, RECEIVER):
+                pid = where.roles.holder(role)
+                if pid is not None:
+                    raise RoleTaken(f"{name}: there is a {role} (pid {pid}); end it first")
+        except UnsafeMemory as error:  # so nobody of this user's has a role
+            foreign = error
+        # It locks both roles first, and leaves everything as it is if it does not get them.
         where.sweep()
+        if foreign is not None:
+            raise foreign
         if not where.exists():
             return
         if time.perf_counter() > deadline:

@@ -13,7 +13,7 @@ import os
 import warnings
 import weakref
 
-from ._system import system
+from ._system import Place, system
 from .errors import InvalidName, InvalidSize, InvalidView, MappingTooSmall
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
@@ -93,7 +93,7 @@ class Mapping:
             self._check_view(size, offset, length)
         if path is not None:
             writable = self._access == mmap.ACCESS_WRITE
-            self._memory, self._created = system.open_file(place, path, size, create, writable)
+            self._memory, self._created = system.open_file(place, Place(label, path), size, create, writable)
         else:
             assert place is not None
             self._memory, self._created = system.share(place, size, create)

@@ -93,9 +93,9 @@ class InMemory(_Home):
         """Take a role.  Raises RoleTaken."""
         return claim(self.roles, role)
 
-    def is_home_of(self, role: str) -> bool:
+    def is_home_of(self, claim: Claim) -> bool:
         """Whether the role that this process has is still one of this home's."""
-        return True
+        return claim.stands()
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[bool]:
@@ -169,12 +169,9 @@ class InFile(_Home):
         except NoSuchMapping:
             return None
 
-    def is_home_of(self, role: str) -> bool:
+    def is_home_of(self, claim: Claim) -> bool:
         """Whether the file at the path is still the one in which this process has the role."""
-        try:
-            return self.roles.holder(role) == os.getpid()
-        except NoSuchMapping:
-            return False
+        return claim.stands()
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[bool]:
@@ -199,7 +196,7 @@ class InFile(_Home):
     def find(self) -> Memory | None:
         """The file, None while it is missing or empty.  LayoutError when it is not a ring of this channel."""
         try:
-            memory = self._open()
+            memory, _ = system.open_file(None, self.place, 0, create=False, writable=True)
         except (NoSuchMapping, InvalidSize):
             return None
         try:
@@ -223,9 +220,6 @@ class InFile(_Home):
             f"{self.name}: {self.location} is a file of another kind, and left as it is; use another path"
         )
 
-    def _open(self, size: int = 0) -> Memory:
-        return system.open_file(None, self.location, size, create=size > 0, writable=True)[0]
-
     def check_taken(self, words: memoryview, header: layout.Header) -> None:
         """Undelivered when the last stream has bytes that nobody took."""
         read, write = layout.load_sequences(words, header.capacity, self.name)
@@ -244,19 +238,14 @@ class InFile(_Home):
                 system.mark(self.place, layout.BEGUN_MARK)
             return None
         size = layout.HEADER_SIZE + capacity
-        memory = found
-        if memory.size() < size:
-            memory = self._open(size)
-        try:
-            with memory.map(layout.HEADER_SIZE) as page:
-                with memoryview(page) as octets, octets.cast("Q") as words:
-                    states.clear(words, self.owner, order)
-                # Or the disk might go on having the end of the stream before, with bytes of this one.
-                memory.flush(page)
-            return memory
-        except BaseException:
-            memory.close()
-            raise
+        if found.size() < size:
+            found.extend(size)
+        with found.map(layout.HEADER_SIZE) as page:
+            with memoryview(page) as octets, octets.cast("Q") as words:
+                states.clear(words, self.owner, order)
+            # Or the disk might go on having the end of the stream before, with bytes of this one.
+            found.flush(page)
+        return found
 
     def fits(self, memory: Memory | Observed, size: int) -> bool:
         """Whether the file has room for `size` bytes.  It may be longer: it had a larger ring before."""
@@ -275,13 +264,11 @@ class InFile(_Home):
             )
 
     def observe(self) -> Observed | None:
-        """The file to look at only; None when there is none.  LayoutError when it is not a ring of this channel."""
+        """The file to look at only; None when it is missing or empty.  LayoutError when it is not this channel's."""
         try:
             seen = system.observe_file(self.place)
-        except NoSuchMapping:
+        except (NoSuchMapping, InvalidSize):
             return None
-        except InvalidSize:
-            raise self._of_another_kind() from None
         try:
             with seen.look(min(seen.size(), layout.HEADER_SIZE)) as page:
                 self._check_ours(page)
@@ -291,8 +278,11 @@ class InFile(_Home):
             raise
 
     def exists(self) -> bool:
-        """Whether there is such a file."""
-        return os.path.exists(self.location)
+        """Whether there is such a file, and it has bytes: an empty one is a ring only for who is at it."""
+        try:
+            return os.stat(self.location).st_size > 0
+        except OSError:
+            return False
 
     def sweep(self) -> None:
         """Nothing: the file is the user's."""

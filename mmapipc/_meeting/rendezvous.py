@@ -79,11 +79,13 @@ class _Beginning:
         if not _has_role(link):
             return None
         with home.changing() as allowed:
-            if not allowed:
-                self.obstacle = "a receiver that attaches to an earlier stream is still at it"
-                return None
-            found = home.find()
+            found = home.find() if allowed else None
             try:
+                if not _is_at_home(link):
+                    return None
+                if not allowed:
+                    self.obstacle = "a receiver that attaches to an earlier stream is still at it"
+                    return None
                 if found is not None and self._is_attached(found):
                     self.obstacle = "a receiver is still attached to an earlier stream"
                     return None
@@ -130,6 +132,8 @@ def _attach(link: ReceivingLink) -> bool | None:
         if memory is None:
             return None
         try:
+            if not _is_at_home(link):
+                return None
             with home.header(memory) as known:
                 if known is None:
                     return None
@@ -153,11 +157,19 @@ def _attach(link: ReceivingLink) -> bool | None:
 
 
 def _has_role(link: SendingLink | ReceivingLink) -> bool:
-    """Take the role if this end has it not yet; in a file, that of the file that is there now."""
-    home = link.home
-    if link.claim is not None and not home.is_home_of(link.role):
-        claim, link.claim = link.claim, None
-        claim.release()
+    """Take the role if this end has it not yet."""
     if link.claim is None:
-        link.claim = home.claim(link.role)
+        link.claim = link.home.claim(link.role)
+    return link.claim is not None
+
+
+def _is_at_home(link: SendingLink | ReceivingLink) -> bool:
+    """Whether what was just found is what the role is of; if a file was replaced, give the role back.
+
+    Asked after it was opened: from then on nothing is done by its path.
+    """
+    claim = link.claim
+    if claim is not None and not link.home.is_home_of(claim):
+        link.claim = None
+        claim.release()
     return link.claim is not None

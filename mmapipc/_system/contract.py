@@ -19,6 +19,9 @@ class Claim(Protocol):
     def holder(self, role: str) -> int | None:
         """The pid of who has another role of the channel; None when nobody has it.  Needs no new descriptor."""
 
+    def stands(self) -> bool:
+        """Whether the role is still that of the place: in the place of a file there may be another by now."""
+
     def release(self, *, memory: bool = True) -> None:
         """Give the role back.
 
@@ -68,6 +71,9 @@ class Memory(Protocol):
 
     def fits(self, length: int) -> bool:
         """Whether there are just as many, as the system counts them."""
+
+    def extend(self, size: int) -> None:
+        """Give a file of the user's so many bytes; the new ones are zero."""
 
     def is_at(self, path: str) -> bool:
         """Whether the path leads to this memory, which is a file's."""
@@ -139,7 +145,7 @@ class System(Protocol):
         """The memory of that name for a `Mapping`, and whether it was made: it lives while anybody has it so."""
 
     def open_file(
-        self, place: Place | None, path: str, size: int, create: bool, writable: bool
+        self, place: Place | None, file: Place, size: int, create: bool, writable: bool
     ) -> tuple[Memory, bool]:
         """A file of the user's as memory, under a name unless `place` is None.
 

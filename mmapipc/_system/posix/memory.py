@@ -47,7 +47,8 @@ class _Lock:
     def release(self) -> None:
         """Give it up."""
         try:
-            locks.unlock(self.file)
+            with contextlib.suppress(OSError):  # closing unlocks too
+                locks.unlock(self.file)
             self._tidy()
         finally:
             self.file.close()
@@ -102,6 +103,11 @@ class Memory:
     def fits(self, length: int) -> bool:
         """Whether the file has exactly this many bytes."""
         return self.size() == length
+
+    def extend(self, size: int) -> None:
+        """Give the user's file so many bytes."""
+        with files.opening(self._place):
+            _reserve(self._file.fileno(), self.size(), size)
 
     def is_at(self, path: str) -> bool:
         """Whether the path leads to this file."""
@@ -232,9 +238,8 @@ def _share(place: Place, size: int, create: bool) -> tuple[io.FileIO, bool]:
         time.sleep(0.001)
 
 
-def open_file(place: Place | None, path: str, size: int, create: bool, writable: bool) -> tuple[Memory, bool]:
+def open_file(place: Place | None, file: Place, size: int, create: bool, writable: bool) -> tuple[Memory, bool]:
     """Open a file of the user's as memory; with `create` make it or extend it to `size` bytes."""
-    file = Place(place.name if place else path, path)
     opened, wanted, made = files.open_regular(file, size, create, writable)
     lock = None
     created = made
@@ -251,7 +256,7 @@ def open_file(place: Place | None, path: str, size: int, create: bool, writable:
     except BaseException:
         with opened:
             if made:
-                os.unlink(path)
+                os.unlink(file.location)
         if lock is not None:
             lock.release()
         raise

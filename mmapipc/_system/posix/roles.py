@@ -61,13 +61,20 @@ class Claim:
 
     def holder(self, role: str) -> int | None:
         """The pid of who has another role of the channel, or None.  Opens nothing."""
-        return _holder(self._file, role)
+        place = self._roles.place
+        with refusing(place.name, place.location):
+            return _holder(self._file, role)
+
+    def stands(self) -> bool:
+        """Whether the role is still that of the place."""
+        return self._roles.have(self._file)
 
     def release(self, *, memory: bool = True) -> None:
         """Give the role back.  The last one who leaves removes what nobody needs then; also the memory, if told to."""
         held.discard(self)
         try:
-            locks.unlock(self._file)
+            with contextlib.suppress(OSError):  # an error here is none of the stream's, and closing unlocks too
+                locks.unlock(self._file)
             # Of two that leave at the same time, the one that unlocks last finds the other's lock gone.
             self._roles.tidy(self._file, memory)
         finally:
@@ -104,12 +111,16 @@ class Roles:
             file = open_private(self.place, self._path, access=os.O_RDONLY)
         except FileNotFoundError:
             return None
-        with file:
+        with file, refusing(self.place.name, self._path):
             return _holder(file, role)
 
     def exists(self) -> bool:
         """Whether there is anything of the channel: the memory, or the roles' file."""
         return os.path.lexists(self.place.location) or os.path.lexists(self._path)
+
+    def have(self, file: io.FileIO) -> bool:
+        """Whether the open file is that of the roles: nobody removes it as long as there is a lock on it."""
+        return True
 
     def tidy(self, file: io.FileIO, memory: bool = True) -> None:
         """Remove what is left of the channel if nobody has a role, by an open of the roles' file."""
@@ -119,7 +130,9 @@ class Roles:
                 try:
                     if is_at(file, self._path):
                         if memory:
-                            remove(self.place)
+                            # Not what is another user's; the roles' file goes all the same.
+                            with contextlib.suppress(OSError, ChannelError):
+                                remove(self.place)
                         os.unlink(self._path)
                 finally:
                     locks.unlock(file)
@@ -160,6 +173,10 @@ class FileRoles:
         """The pid of who has the role; None when nobody has it.  Takes nothing."""
         with files.opening(self.place), files.owned(self.place.location, files.FLAGS, os.O_RDONLY) as file:
             return _holder(file, role)
+
+    def have(self, file: io.FileIO) -> bool:
+        """Whether the path leads to the open file."""
+        return files.is_at(self.place.location, file)
 
     def tidy(self, file: io.FileIO, memory: bool) -> None:
         """Nothing: the file is the user's, and stays."""

@@ -73,6 +73,14 @@ class Memory:
         """Whether the object has this many bytes, without a file rounded up to whole pages."""
         return self.size() == (_in_pages(length) if self._file is None else length)
 
+    def extend(self, size: int) -> None:
+        """Give the user's file so many bytes."""
+        assert self._file is not None
+        backing = msvcrt.get_osfhandle(self._file.fileno())
+        smaller = self._handle
+        self._handle, _ = _make(self._place, None, size, backing)
+        smaller.close()
+
     def is_at(self, path: str) -> bool:
         """Whether the path leads to this memory, which is a file's."""
         return self._file is not None and files.is_at(path, self._file)
@@ -197,9 +205,8 @@ def _take(
     return handle, created
 
 
-def open_file(place: Place | None, path: str, size: int, create: bool, writable: bool) -> tuple[Memory, bool]:
+def open_file(place: Place | None, file: Place, size: int, create: bool, writable: bool) -> tuple[Memory, bool]:
     """Open a file of the user's as memory; with `create` make it or extend it to `size` bytes."""
-    file = Place(place.name if place else path, path)
     opened, wanted, made = files.open_regular(file, size, create, writable)
     try:
         opened = _not_zero(opened)
@@ -213,7 +220,7 @@ def open_file(place: Place | None, path: str, size: int, create: bool, writable:
     except BaseException:
         opened.close()
         if made:
-            os.unlink(path)
+            os.unlink(file.location)
         raise
 
 

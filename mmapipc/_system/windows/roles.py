@@ -67,6 +67,10 @@ class Claim:
         """The pid of who has another role of the channel, or None."""
         return self._roles.holder(role)
 
+    def stands(self) -> bool:
+        """Whether the role is still that of the place."""
+        return self._roles.stand()
+
     def release(self, *, memory: bool = True) -> None:
         """Give the role back, also from those who look just now."""
         if self._semaphore:
@@ -77,9 +81,10 @@ class Claim:
 class Roles:
     """The roles of a channel in memory, or of a file."""
 
-    def __init__(self, place: Place, tags: Place | None = None) -> None:
+    def __init__(self, place: Place, file: Place | None = None) -> None:
         self.place = place
-        self._tags = tags or place
+        self._file = file
+        self._tags = place if file is None else _tags(file)
 
     def attempt(self, role: str) -> Claim | None:
         """Take the role; None when somebody has it, or has it open."""
@@ -112,6 +117,13 @@ class Roles:
         pid: int = seen.MaximumCount
         return pid if not seen.CurrentCount and 0 < pid <= _LARGEST_PID and _lives(pid) else None
 
+    def stand(self) -> bool:
+        """Whether these are still the roles of the place."""
+        try:
+            return self._file is None or _tags(self._file).location == self._tags.location
+        except ChannelError:
+            return False
+
     def exists(self) -> bool:
         """Whether there is anything of the channel: the memory, or a role's holder."""
         mapping = win32.open_mapping(win32.FILE_MAP_READ, False, self.place.location)
@@ -132,16 +144,17 @@ class FileRoles:
 
     def attempt(self, role: str) -> Claim | None:
         """Take the role; None when somebody has it, or has it open.  Raises NoSuchMapping, FileRefused."""
-        return self._roles().attempt(role)
+        return Roles(self.place, self.place).attempt(role)
 
     def holder(self, role: str) -> int | None:
         """The pid of who has the role; None when nobody has it.  Raises NoSuchMapping, FileRefused."""
-        return self._roles().holder(role)
+        return Roles(self.place, self.place).holder(role)
 
-    def _roles(self) -> Roles:
-        about = win32.FileInformation()
-        with files.opening(self.place), files.owned(self.place.location, files.FLAGS, os.O_RDONLY) as file:
-            win32.file_information(msvcrt.get_osfhandle(file.fileno()), ctypes.byref(about))
-        index = (about.FileIndexHigh << 32) + about.FileIndexLow
-        tag = f"mmapipc-file.{about.VolumeSerialNumber:08X}.{index:016X}"
-        return Roles(self.place, Place(self.place.name, tag))
+
+def _tags(file: Place) -> Place:
+    """Where the roles of the file at that place are.  Raises NoSuchMapping, FileRefused."""
+    about = win32.FileInformation()
+    with files.opening(file), files.owned(file.location, files.FLAGS, os.O_RDONLY) as opened:
+        win32.file_information(msvcrt.get_osfhandle(opened.fileno()), ctypes.byref(about))
+    index = (about.FileIndexHigh << 32) + about.FileIndexLow
+    return Place(file.name, f"mmapipc-file.{about.VolumeSerialNumber:08X}.{index:016X}")
