@@ -440,9 +440,9 @@ class Sender(_End):
             return True  # it has just been made
         with _words(memory) as words:
             layout.check_owner(words, self._name, path)
-            if not layout.is_complete(words):
+            header = ring.load_header(words, self._name, barrier=ring.Barrier(), ordered=platform.ORDERED)
+            if header is None:
                 return True
-            header = layout.validate(words, self._name)
             if ring.Producer.settle(words, self._name) and self._stands_in(memory, words):
                 return False
             read, write = layout.load_sequences(words, header.capacity, self._name)
@@ -898,10 +898,8 @@ def _header(memory: platform.Memory, name: str) -> Iterator[tuple[memoryview, la
         yield None
         return
     with _words(memory) as words:
-        if not layout.is_complete(words):
-            yield None
-            return
-        yield words, layout.validate(words, name)
+        header = ring.load_header(words, name, barrier=ring.Barrier(), ordered=platform.ORDERED)
+        yield None if header is None else (words, header)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from . import layout, platform
+from . import layout, platform, ring
 from .errors import LayoutError, MemoryRefused, NoChannel, NoSuchMapping, RoleTaken
 
 _BETWEEN_LOOKS = 0.1  # seconds
@@ -220,9 +220,9 @@ def _read(
     if not memory.has(layout.HEADER_SIZE):
         return None
     with memory.look(layout.HEADER_SIZE) as octets, octets.cast("Q") as words:
-        if not layout.is_complete(words):
+        header = ring.load_header(words, name, barrier=ring.Barrier(), ordered=platform.ORDERED)
+        if header is None:
             return None
-        header = layout.validate(words, name)
         if not memory.fits(layout.HEADER_SIZE + header.capacity):
             raise layout.damaged(name, f"capacity {header.capacity} does not fit its size")
         # Not before the header is complete: see `platform`.

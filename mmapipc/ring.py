@@ -118,6 +118,22 @@ class Barrier:
             pass
 
 
+def load_header(
+    words: memoryview, name: str, *, barrier: Callable[[], None], ordered: bool
+) -> layout.Header | None:
+    """Check the header and return a copy of it, or None when its creator has not completed it.
+
+    Raises LayoutError.  `barrier` and `ordered` are those of `Producer`.
+    """
+    if not layout.is_complete(words):
+        return None
+    # Whoever sees the magic sees all of the header: no field is loaded before
+    # the magic.  The barrier in `Producer.create` is the other half of this.
+    if not ordered:
+        barrier()
+    return layout.validate(words, name)
+
+
 class Half:
     """What both halves have in common: the memory, the barrier, the way to wait."""
 

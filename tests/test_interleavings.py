@@ -9,7 +9,7 @@ import os
 import unittest
 
 from mmapipc import layout
-from mmapipc.ring import Consumer, Producer, Verdict
+from mmapipc.ring import Consumer, Producer, Verdict, load_header
 
 from .interleave import (
     RECEIVER_CLAIM,
@@ -158,7 +158,7 @@ class Stream:
             machine.checkpoint("looking for a stream")
             magic, claim, state = words[layout.MAGIC], machine.load(SENDER_CLAIM), words[layout.SENDER_STATE]
             if magic:
-                layout.validate(words, "x")
+                load_header(words, "x", barrier=machine.barrier, ordered=self.ordered)
                 if self.consumer.attachable(
                     words, "x", self.persistent, lambda: machine.stands(SENDER_CLAIM), kept=self.kept
                 ):
