@@ -39,9 +39,11 @@ The rules that both keep:
 
 Memory order.  On x86-64 stores become visible in program order, and loads
 happen in program order, which is all that rule 2 needs.  Elsewhere (aarch64)
-the barrier given to the constructor is called between data and counter on
-both sides; see `Barrier`.  CPython itself never reorders or drops the stores:
-each is a separate call into `memoryview`.
+the barrier given to the constructor is called on both sides: between header
+and magic, data and counter, counter and state; see `Barrier`.  For each call
+`test_interleavings` names a stream that goes wrong without it, or says why
+none does.  CPython itself never reorders or drops the stores: each is a
+separate call into `memoryview`.
 """
 
 from __future__ import annotations

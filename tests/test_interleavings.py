@@ -5,11 +5,14 @@ or park), over the real `ring` and `layout`.  Payload bytes are distinct, so a
 byte read too early, too late or twice shows.
 """
 
+import ast
+import inspect
 import os
+import sys
 import unittest
 
-from mmapipc import layout
-from mmapipc.ring import Consumer, Producer, Verdict, load_header
+from mmapipc import layout, ring
+from mmapipc.ring import Consumer, Half, Producer, Verdict, load_header
 
 from .interleave import (
     RECEIVER_CLAIM,
@@ -22,6 +25,25 @@ from .interleave import (
 
 GONE = (Verdict.LEFT, Verdict.GAVE_UP, Verdict.DIED)
 LEFT_AS = {layout.CLOSED: Verdict.LEFT, layout.ABORTED: Verdict.GAVE_UP}
+
+
+def find_barriers():
+    """Where the ring makes a barrier: by line, the function and the barrier's number in it."""
+    tree = ast.parse(inspect.getsource(ring))
+    functions = [("", node) for node in tree.body]
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    functions += [(f"{each.name}.", node) for each in classes for node in each.body]
+    found = {}
+    for prefix, function in functions:
+        if isinstance(function, ast.FunctionDef) and function.name != "_order":
+            calls = [node for node in ast.walk(function) if isinstance(node, ast.Call)]
+            names = ("barrier", "self._barrier", "self._order")
+            lines = sorted(call.lineno for call in calls if ast.unparse(call.func) in names)
+            found.update((line, f"{prefix}{function.name} {i}") for i, line in enumerate(lines, 1))
+    return found
+
+
+BARRIERS = find_barriers()
 
 
 class Gone(Exception):
@@ -49,9 +71,22 @@ class Stream:
         fence=True,
         skip_wake=False,
         comes_late=False,
+        without=None,
     ):
         self.__dict__.update(locals())
         self.payload = bytes(range(1, 1 + sum(writes)))
+
+    def barrier(self, machine):
+        """The barrier for the ring, which leaves out the one that the ring is to be `without`."""
+
+        def barrier():
+            caller = sys._getframe(1)
+            if caller.f_code is Half._order.__code__:
+                caller = caller.f_back
+            if BARRIERS[caller.f_lineno] != self.without:
+                machine.barrier()
+
+        return barrier
 
     def connect(self, machine, half, data, claim, **options):
         """The half of a ring with the waiting of `mmapipc.waiting` around it."""
@@ -115,7 +150,7 @@ class Stream:
             words,
             data,
             "x",
-            barrier=machine.barrier,
+            barrier=self.barrier(machine),
             ordered=self.ordered,
             wait=hook,
             answer=answer,
@@ -163,7 +198,7 @@ class Stream:
             machine.checkpoint("looking for a stream")
             magic, claim, state = words[layout.MAGIC], machine.load(SENDER_CLAIM), words[layout.SENDER_STATE]
             if magic:
-                load_header(words, "x", barrier=machine.barrier, ordered=self.ordered)
+                load_header(words, "x", barrier=self.barrier(machine), ordered=self.ordered)
                 if self.consumer.attachable(
                     words, "x", self.persistent, lambda: machine.stands(SENDER_CLAIM), kept=self.kept
                 ):
@@ -322,12 +357,12 @@ WEAK = {
 }
 
 
-def weak(case):
+def weak(case, without=None):
     """The stream of such a case, and how it is explored."""
     stream, options = WEAK[case]
     # Elsewhere the receiver comes when the header is there, which leaves out many states.
     late = case != "they meet"
-    return Stream(**stream, ordered=False, comes_late=late), {"order": "weak", **options}
+    return Stream(**stream, ordered=False, comes_late=late, without=without), {"order": "weak", **options}
 
 
 class Interleavings(unittest.TestCase):
@@ -594,17 +629,63 @@ FAULTS = (
 )
 
 
+# Each barrier of the ring, and the case above that shows why it is needed.
+NEEDED_IN = {
+    "load_header 1": "they meet",
+    "Producer.create 1": "they meet",
+    "Producer.verdict 1": "the receiver leaves with all",
+    "Producer.verdict 2": "the receiver leaves early",
+    "Producer.write 1": "a full ring",
+    "Producer._publish 1": "in pieces",
+    "Producer._end 1": "in pieces",
+    "Consumer.attach 1": "the receiver leaves with all",
+    "Consumer._refresh 1": "a full ring",
+    "Consumer.verdict 1": "a full ring",
+    "Consumer.verdict 2": "a full ring",
+    "Consumer.readinto 1": "a full ring",
+    "Consumer.readinto 2": "a full ring",
+    "Consumer.acknowledge 1": "taken when safe",
+    "Consumer._leave 1": "the receiver leaves with all",
+    "Consumer._leave 2": "the receiver leaves with all",
+}
+
+# Those that no case needs, and why they may stay.
+NOT_NEEDED = {
+    # It keeps the stores over bytes behind the load of the counter that gave
+    # these back.  On aarch64 they are behind it anyway, because they come after
+    # a branch on that counter (see `interleave`).  It costs little, and serves
+    # a processor of which that is not known.
+    "Producer._refresh 1",
+    # The last of two looks at a peer whose claim was seen missing, with a
+    # barrier in between.  The peer stored both its state and its counter before
+    # it lost the claim, so both loads get the last that it stored, in any
+    # order.  (The next receiver of a persistent stream may store others; its
+    # sender does not end by this verdict, and looks again.)
+    "Producer.verdict 3",
+    "Consumer.verdict 3",
+}
+
+
 class SeededFaults(unittest.TestCase):
     """The checker finds each of these."""
 
     @classmethod
     def tearDownClass(cls):
         if os.environ.get("MMAPIPC_FIGURES"):
-            print(f"\n{len(FAULTS)} seeded faults")
+            barriers = f"{len(NEEDED_IN)} of {len(BARRIERS)} barriers left out, one at a time"
+            print(f"\n{len(FAULTS)} seeded faults; {barriers}")
 
     def test_each_fault_is_found(self):
         for what, stream, options in FAULTS:
             with self.subTest(what):
+                with self.assertRaises(Violation):
+                    stream.explore(**options)
+
+    def test_each_missing_barrier_is_found(self):
+        self.assertEqual({*NEEDED_IN, *NOT_NEEDED}, {*BARRIERS.values()})
+        for barrier, case in NEEDED_IN.items():
+            with self.subTest(barrier):
+                stream, options = weak(case, without=barrier)
                 with self.assertRaises(Violation):
                     stream.explore(**options)
 
