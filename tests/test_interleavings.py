@@ -6,13 +6,17 @@ byte read too early, too late or twice shows.
 """
 
 import ast
+import contextlib
 import inspect
 import os
 import sys
 import unittest
+from unittest import mock
 
-from mmapipc import layout, ring
-from mmapipc.ring import Consumer, Half, Producer, Verdict, load_header
+from mmapipc._meeting.waiting import Clock, Waiter
+from mmapipc._ring import layout, ring, states
+from mmapipc._ring.ring import Consumer, Half, Producer
+from mmapipc._ring.states import Verdict
 
 from .interleave import (
     RECEIVER_CLAIM,
@@ -27,9 +31,9 @@ GONE = (Verdict.LEFT, Verdict.GAVE_UP, Verdict.DIED)
 LEFT_AS = {layout.CLOSED: Verdict.LEFT, layout.ABORTED: Verdict.GAVE_UP}
 
 
-def find_barriers():
-    """Where the ring makes a barrier: by line, the function and the barrier's number in it."""
-    tree = ast.parse(inspect.getsource(ring))
+def find_barriers(module):
+    """Where the module makes a barrier: by file and line, the function and the barrier's number in it."""
+    tree = ast.parse(inspect.getsource(module))
     functions = [("", node) for node in tree.body]
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
     functions += [(f"{each.name}.", node) for each in classes for node in each.body]
@@ -37,13 +41,15 @@ def find_barriers():
     for prefix, function in functions:
         if isinstance(function, ast.FunctionDef) and function.name != "_order":
             calls = [node for node in ast.walk(function) if isinstance(node, ast.Call)]
-            names = ("barrier", "self._barrier", "self._order")
+            names = ("order", "self._barrier", "self._order")
             lines = sorted(call.lineno for call in calls if ast.unparse(call.func) in names)
-            found.update((line, f"{prefix}{function.name} {i}") for i, line in enumerate(lines, 1))
+            found.update(
+                ((module.__file__, line), f"{prefix}{function.name} {i}") for i, line in enumerate(lines, 1)
+            )
     return found
 
 
-BARRIERS = find_barriers()
+BARRIERS = {**find_barriers(ring), **find_barriers(states)}
 
 
 class Gone(Exception):
@@ -63,6 +69,7 @@ class Stream:
         persistent=False,
         kept=False,
         parking=False,
+        waiter=Waiter,
         producer=Producer,
         consumer=Consumer,
         reads=8,
@@ -72,6 +79,7 @@ class Stream:
         skip_wake=False,
         comes_late=False,
         without=None,
+        patched=(),
     ):
         self.__dict__.update(locals())
         self.payload = bytes(range(1, 1 + sum(writes)))
@@ -83,10 +91,14 @@ class Stream:
             caller = sys._getframe(1)
             if caller.f_code is Half._order.__code__:
                 caller = caller.f_back
-            if BARRIERS[caller.f_lineno] != self.without:
+            if BARRIERS[caller.f_code.co_filename, caller.f_lineno] != self.without:
                 machine.barrier()
 
         return barrier
+
+    def order(self, machine):
+        """The same for `states`, which a processor that keeps things in order does without."""
+        return (lambda: None) if self.ordered else self.barrier(machine)
 
     def connect(self, machine, half, data, claim, **options):
         """The half of a ring with the waiting of `mmapipc.waiting` around it."""
@@ -97,22 +109,31 @@ class Stream:
 
         def verdict():
             seen[:] = (peer_state, words[peer_state]), (claim, machine.load(claim))
-            return end.verdict(lambda: machine.stands(claim))
+            return end.verdict(True)
+
+        class Counter:
+            """A futex."""
+
+            def __init__(counter, word):
+                counter.word = word
+
+            def fence(counter):
+                if self.fence:
+                    machine.barrier_everywhere()
+
+            def wait(counter, known, seconds):
+                counter.others = machine.sleep(counter.word, known)
 
         def park():
-            others = True
-
-            def sleep(known):
-                nonlocal others
-                others = machine.sleep(end.peer_counter, known)
-
             # The look does not ask for the claim: a death is seen at the next bounded one.
-            end.park(
-                machine.barrier_everywhere if self.fence else lambda: None,
-                lambda: end.verdict() is Verdict.WAIT,
-                sleep,
-            )
-            return others
+            def look(probe):
+                found = end.verdict()
+                return None if found is Verdict.WAIT else found
+
+            counter = Counter(end.peer_counter)
+            counter.others = True
+            self.waiter(end, counter, counter, Clock()).park(look, 1)
+            return counter.others
 
         def wait(done=lambda found: found is not Verdict.WAIT):
             others = True  # whether anybody is left to wait for
@@ -128,15 +149,22 @@ class Stream:
                 else:
                     others = machine.block_for_a_while((end.peer_counter, end.awaited), *seen)
 
-        def hook():
-            found = wait()
-            if found in GONE:
-                raise Gone(found)
-            return found is not Verdict.END
+        class Link:
+            @staticmethod
+            def wait():
+                found = wait()
+                if found in GONE:
+                    raise Gone(found)
+                return found is not Verdict.END
 
-        def answer(calls):
-            if calls == layout.PARKED and not self.skip_wake:
-                machine.wake(end.own_counter)
+            @staticmethod
+            def answer(calls):
+                if calls == layout.PARKED and not self.skip_wake:
+                    machine.wake(end.own_counter)
+
+            @staticmethod
+            def peer_lives():
+                return machine.stands(claim)
 
         def delivered(found):
             return not end.in_flight and end.receivers or found in GONE
@@ -152,19 +180,19 @@ class Stream:
             "x",
             barrier=self.barrier(machine),
             ordered=self.ordered,
-            wait=hook,
-            answer=answer,
+            link=Link,
             **options,
         )
-        return end, lambda: wait(delivered), lambda: answer(end.peer_calls), checkpoint
+        return end, lambda: wait(delivered), lambda: Link.answer(end.called), checkpoint
 
     def sender(self, machine):
         machine.claim(SENDER_CLAIM)
         data = Writable(machine, self.capacity)
+        header = layout.Header(self.capacity, 1, self.persistent)
+        states.begin(machine.words(), header, 1, self.order(machine))
         end, wait_until_delivered, answer, checkpoint = self.connect(
             machine, self.producer, data, RECEIVER_CLAIM, persistent=self.persistent
         )
-        end.create(1, 1)
         try:
             at = 0
             for size in self.writes:
@@ -198,9 +226,11 @@ class Stream:
             machine.checkpoint("looking for a stream")
             magic, claim, state = words[layout.MAGIC], machine.load(SENDER_CLAIM), words[layout.SENDER_STATE]
             if magic:
-                load_header(words, "x", barrier=self.barrier(machine), ordered=self.ordered)
-                if self.consumer.attachable(
-                    words, "x", self.persistent, lambda: machine.stands(SENDER_CLAIM), kept=self.kept
+                states.load_header(words, "x", self.order(machine))
+                states.settle_receiver(words, "x")
+                lives = machine.stands(SENDER_CLAIM)
+                if states.wants_receiver(
+                    words, "x", persistent=self.persistent, kept=self.kept, sender_lives=lives
                 ):
                     break
             if not machine.block_for_a_while(
@@ -212,7 +242,7 @@ class Stream:
             machine, self.consumer, Readable(machine, self.capacity), SENDER_CLAIM
         )
         start = end.sequence
-        end.attach(2)
+        states.attach(words, 2, "x", self.order(machine))
         machine.output += b"@%d:" % start
         taken = 0
         leave = end.close
@@ -248,7 +278,10 @@ class Stream:
         machine.follow(0)
         machine.claim(SENDER_CLAIM)
         words = machine.words()
-        attached = words[layout.MAGIC] and self.producer.settle(words, "x")
+        attached = False
+        if words[layout.MAGIC]:
+            states.settle_sender(words, "x")
+            attached = states.has_receiver(words, "x")
         while attached:
             state, claim = words[layout.RECEIVER_STATE], machine.load(RECEIVER_CLAIM)
             if state != layout.OPEN or not claim:
@@ -332,7 +365,10 @@ class Stream:
             check=self.check,
             end=self.ended,
         )
-        exploration.run()
+        with contextlib.ExitStack() as patches:
+            for name, fault in self.patched:
+                patches.enter_context(mock.patch.object(states, name, fault))
+            exploration.run()
         return exploration
 
 
@@ -465,30 +501,30 @@ class FinishesBeforeTheLastCounter(Producer):
 
 
 class BelievesDeathWithoutASecondLook(Consumer):
-    def verdict(self, stands=None):
+    def verdict(self, probe=False):
         found = super().verdict()
-        if found is Verdict.WAIT and stands is not None and not stands():
+        if found is Verdict.WAIT and probe and not self._link.peer_lives():
             return Verdict.DIED
         return found
 
 
 class SenderBelievesDeathWithoutASecondLook(Producer):
-    def verdict(self, stands=None):
-        state = self._words[layout.RECEIVER_STATE]
-        if state == layout.OPEN and stands is not None and not stands():
+    def verdict(self, probe=False):
+        state = self.words[layout.RECEIVER_STATE]
+        if state == layout.OPEN and probe and not self._link.peer_lives():
             self._refresh()
             return Verdict.DIED
         return super().verdict()
 
 
 class LooksAtTheCounterBeforeTheState(Consumer):
-    def verdict(self, stands=None):
+    def verdict(self, probe=False):
         if self._refresh():
             return Verdict.READY
-        state = self._words[layout.SENDER_STATE]
+        state = self.words[layout.SENDER_STATE]
         if state == layout.FINISHED:
             return Verdict.END
-        return super().verdict(stands)
+        return super().verdict(probe)
 
 
 class AcknowledgesBeforeTheCopy(Consumer):
@@ -497,7 +533,7 @@ class AcknowledgesBeforeTheCopy(Consumer):
             return 0
         start = self.sequence
         self.acknowledge(1)
-        offset = start % self._capacity
+        offset = start % self.capacity
         buffer[:1] = self._data[offset : offset + 1]
         return 1
 
@@ -512,23 +548,15 @@ class AcknowledgesBeforeItIsSafe(Consumer):
         pass
 
 
-class DoesNotSettle(Consumer):
-    @staticmethod
-    def attachable(words, name, persistent, stands, kept=False):
-        receiver = layout.load_receiver_state(words, name)
-        return receiver == layout.ABSENT and stands()
+def settle_nobody(words, name):
+    pass
 
 
-class DoesNotSettleADeadSender(Producer):
-    @staticmethod
-    def settle(words, name):
-        return layout.load_receiver_state(words, name) == layout.OPEN
+wants_receiver = states.wants_receiver
 
 
-class WantsALiveSender(Consumer):
-    @staticmethod
-    def attachable(words, name, persistent, stands, kept=False):
-        return Consumer.attachable(words, name, persistent, stands)
+def want_a_live_sender(words, name, *, kept, **options):
+    return wants_receiver(words, name, kept=False, **options)
 
 
 class StartsAgainAtZero(Consumer):
@@ -538,33 +566,28 @@ class StartsAgainAtZero(Consumer):
 
 
 class TakesAnAbortForAnEnd(Consumer):
-    def verdict(self, stands=None):
-        found = super().verdict(stands)
+    def verdict(self, probe=False):
+        found = super().verdict(probe)
         return Verdict.END if found is Verdict.GAVE_UP else found
 
 
-class ShowsTheHeaderTooEarly(Producer):
-    def create(self, stream_id, pid):
-        layout.complete(self._words)
-        super().create(stream_id, pid)
+begin = states.begin
 
 
-class LooksBeforeItSaysThatItParks:
-    def park(self, fence, look, sleep):
-        fence()
-        known = self.awaited
-        if self._words[self.peer_counter] == known and look():
-            self._words[self._calls] = layout.PARKED
-            sleep(known)
-            self._words[self._calls] = 0
+def show_the_header_too_early(words, *arguments):
+    layout.complete(words)
+    begin(words, *arguments)
 
 
-class ParkingProducer(LooksBeforeItSaysThatItParks, Producer):
-    pass
-
-
-class ParkingConsumer(LooksBeforeItSaysThatItParks, Consumer):
-    pass
+class LooksBeforeItSaysThatItParks(Waiter):
+    def park(self, look, seconds):
+        half = self._half
+        self._peers.fence()
+        known = half.awaited
+        if half.words[half.peer_counter] == known and look(False) is None:
+            half.words[half.own_calls] = layout.PARKED
+            self._peers.wait(known, seconds)
+            half.words[half.own_calls] = 0
 
 
 FAULTS = (
@@ -598,12 +621,12 @@ FAULTS = (
     ),
     (
         "a dead predecessor is not settled",
-        Stream(1, (1, 1), consumer=DoesNotSettle),
+        Stream(1, (1, 1), patched=(("settle_receiver", settle_nobody),)),
         {"receivers": 2, "deaths": (1,)},
     ),
     (
         "a dead sender is not settled by the next",
-        Stream(2, (1,), producer=DoesNotSettleADeadSender),
+        Stream(2, (1,), patched=(("settle_sender", settle_nobody),)),
         {"deaths": (0,), "successor": True},
     ),
     (
@@ -613,15 +636,26 @@ FAULTS = (
     ),
     (
         "a stream that is kept is not taken without its sender",
-        Stream(2, (2,), persistent=True, safe=True, kept=True, consumer=WantsALiveSender),
+        Stream(
+            2,
+            (2,),
+            persistent=True,
+            safe=True,
+            kept=True,
+            patched=(("wants_receiver", want_a_live_sender),),
+        ),
         {},
     ),
     ("an abort is taken for an end", Stream(2, (1,), end="abort", consumer=TakesAnAbortForAnEnd), {}),
-    ("the header is shown before it is whole", Stream(1, (1,), producer=ShowsTheHeaderTooEarly), {}),
+    (
+        "the header is shown before it is whole",
+        Stream(1, (1,), patched=(("begin", show_the_header_too_early),)),
+        {},
+    ),
     ("no barrier on a weakly ordered processor", Stream(2, (1,), ordered=True), {"order": "weak"}),
     (
         "the flag is set after the look",
-        Stream(1, (1,), parking=True, producer=ParkingProducer, consumer=ParkingConsumer),
+        Stream(1, (1,), parking=True, waiter=LooksBeforeItSaysThatItParks),
         {},
     ),
     ("no barrier between flag and look", Stream(1, (1,), parking=True, fence=False), {}),
@@ -632,21 +666,22 @@ FAULTS = (
 # Each barrier of the ring, and the case above that shows why it is needed.
 NEEDED_IN = {
     "load_header 1": "they meet",
-    "Producer.create 1": "they meet",
+    "begin 1": "they meet",
     "Producer.verdict 1": "the receiver leaves with all",
     "Producer.verdict 2": "the receiver leaves early",
     "Producer.write 1": "a full ring",
     "Producer._publish 1": "in pieces",
-    "Producer._end 1": "in pieces",
-    "Consumer.attach 1": "the receiver leaves with all",
+    "finish 1": "in pieces",
+    "give_up 1": "the sender gives up",
+    "attach 1": "the receiver leaves with all",
     "Consumer._refresh 1": "a full ring",
     "Consumer.verdict 1": "a full ring",
     "Consumer.verdict 2": "a full ring",
     "Consumer.readinto 1": "a full ring",
     "Consumer.readinto 2": "a full ring",
     "Consumer.acknowledge 1": "taken when safe",
-    "Consumer._leave 1": "the receiver leaves with all",
-    "Consumer._leave 2": "the receiver leaves with all",
+    "leave 1": "the receiver leaves with all",
+    "leave 2": "the receiver leaves with all",
 }
 
 # Those that no case needs, and why they may stay.
