@@ -8,26 +8,57 @@ again from its start with the answers that it got so far; what it asks for
 next is remembered, so that each history runs once.
 
 Stores go through a store buffer for each actor, which empties into memory at
-any time: in order ("tso", as x86 does), or in any order that keeps the stores
-to one cell ("weak"; loads are not reordered).  An actor that may die does so
-at each of its steps; what is in its buffer still reaches memory, and then the
-kernel takes its claim.
+any time, in order: "tso", as x86 does.  An actor that may die does so at each
+of its steps; what is in its buffer still reaches memory, and then the kernel
+takes its claim.
+
+On the weakly ordered machine ("weak", after aarch64) only a barrier keeps order:
+
+-   Stores leave the buffer in any order that keeps the stores to one cell.
+-   Loads are satisfied early: a load returns any value that its cell has had
+    since the actor's last barrier, but none older than what the actor last
+    loaded from that cell or stored there.
+-   Copies of bytes are satisfied early, or late: as long as the actor has made
+    no barrier, a store that changes the cell may still change the copy.  No
+    actor looks at what it copies, so that is an error at once.
+-   Other loads are not satisfied late.  CPython branches on each word that it
+    loads (the kind of its `int` depends on the value), and aarch64 keeps a
+    store behind each load that an earlier branch depends on ("control
+    dependency" in the Arm Architecture Reference Manual, B2.3; Linux relies on
+    it too, see "CONTROL DEPENDENCIES" in its memory-barriers.txt).  A load
+    after such a branch may be early all the same.
+-   Memory is one for all: a store that one other actor sees, all see (Armv8 is
+    "other-multi-copy atomic").
+
+About system calls it is assumed:
+
+-   Who gets a claim sees all that its earlier holders stored until they
+    released it, or died.  A kernel keeps its locks with locks (ACQUIRE and
+    RELEASE in memory-barriers.txt).
+-   `release` and `wake` come after the actor's own stores.
+-   Apart from that they order nothing: `stands`, `sleep`, `wake`, `release`
+    and the blocks leave early what is early, and `stands` is early itself.
+    Kernels do order more, but nobody promises it.
+-   When nothing has happened until all others are done, so much time has passed
+    that no load is that early.
 
 Two schedules that lead to the same memory, buffers and histories have the same
-future, so that state is explored once; a `checkpoint` makes more histories one.  `Exploration.schedules` counts all the
-schedules that were covered in this way.
+future, so that state is explored once; a `checkpoint` makes more histories one.
+`Exploration.schedules` counts all the schedules that were covered in this way.
 """
 
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Hashable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 _BUFFER = 6  # stores that a processor holds back at most
 
 Step = tuple[Any, ...]
 Actor = Callable[["Machine"], Any]
+_Method = TypeVar("_Method", bound=Callable[..., Any])
 
 SENDER_CLAIM = "sender's claim"
 RECEIVER_CLAIM = "receiver's claim"
@@ -62,12 +93,19 @@ class Machine:
     def store(self, cell: Hashable, value: Any) -> None:
         self.step("store", cell, value)
 
+    def copy(self, cell: Hashable) -> Any:
+        """A load of a byte that is not looked at."""
+        return self.step("copy", cell)
+
     def barrier(self) -> None:
-        """Until the actor's own stores are in memory."""
+        """Until the actor's own stores are in memory.
+
+        No later load is satisfied before it, and no earlier copy after it.
+        """
         self.step("barrier")
 
     def barrier_everywhere(self) -> None:
-        """Until the stores of all actors are."""
+        """A barrier of all actors at once."""
         self.step("barrier everywhere")
 
     def block(self, *seen: tuple[Hashable, Any]) -> None:
@@ -131,7 +169,7 @@ class Words:
 
 
 class Readable:
-    """The ring as a consumer sees it: a slice loads its bytes."""
+    """The ring as a consumer sees it: a slice copies its bytes."""
 
     def __init__(self, machine: Machine, capacity: int) -> None:
         self._machine = machine
@@ -142,11 +180,11 @@ class Readable:
 
     def __getitem__(self, piece: slice) -> Snapshot:
         assert 0 <= piece.start <= piece.stop <= self._capacity
-        return Snapshot(self._machine.load(("data", i)) for i in range(piece.start, piece.stop))
+        return Snapshot(self._machine.copy(("data", i)) for i in range(piece.start, piece.stop))
 
 
 class Snapshot(bytes):
-    """Loaded bytes, to be used as a view."""
+    """Copied bytes, to be used as a view."""
 
     def __enter__(self) -> Snapshot:
         return self
@@ -186,6 +224,11 @@ class Place:
 
     def __exit__(self, *error: object) -> None:
         pass
+
+
+def _shown(step: Step) -> str:
+    """A line of a schedule: the actor, and what it does."""
+    return f"{step[0]}: " + " ".join(map(str, step[1:]))
 
 
 class _Node:
@@ -229,17 +272,127 @@ class _Node:
         return node
 
 
-class _Life(NamedTuple):
-    """One actor within a state."""
+def _remembered(method: _Method) -> _Method:
+    """Call the method once for the same arguments."""
 
-    node: _Node
-    buffer: tuple[tuple[Hashable, Any], ...] = ()
-    asleep: bool = False
-    dead: bool = False
+    @functools.wraps(method)
+    def call(self: Any, *arguments: Any) -> Any:
+        key = method, arguments
+        result = self._results.get(key)
+        if result is None:
+            result = self._results[key] = method(self, *arguments)
+        return result
 
-    @property
-    def done(self) -> bool:
-        return self.dead or (self.node.pending is None and not self.buffer)
+    return call  # type: ignore[return-value]
+
+
+class _Life:
+    """One actor within a state.  There is one object for the same fields, so they compare by identity."""
+
+    def __init__(self, node: _Node) -> None:
+        self.node = node
+        self.buffer: tuple[tuple[Hashable, Any], ...] = ()
+        # By cell: values that a load may still get instead of what is there.
+        self.older: frozenset[tuple[Hashable, tuple[Any, ...]]] = frozenset()
+        # Cells whose copies may still be late.
+        self.copied: frozenset[Hashable] = frozenset()
+        self.asleep = False
+        self.dead = False
+        self._all: dict[Any, _Life] = {}
+        self._only()
+
+    def _only(self) -> _Life:
+        """The one object with these fields."""
+        self.pending = None if self.dead else self.node.pending
+        if self.pending is None:
+            self.older = frozenset()
+        self.done = self.pending is None and not self.buffer
+        self._results: dict[Any, _Life] = {}
+        fields = self.node, self.buffer, self.older, self.copied, self.asleep, self.dead
+        return self._all.setdefault(fields, self)
+
+    def _become(self, **changes: Any) -> _Life:
+        life = copy.copy(self)
+        vars(life).update(changes)
+        return life._only()
+
+    @_remembered
+    def after(self, answer: Any) -> _Life:
+        """Go on with that answer."""
+        return self._become(node=self.node.after(answer), asleep=False)
+
+    @_remembered
+    def storing(self, cell: Hashable, value: Any) -> _Life:
+        """Go on after a store, which is in the buffer now."""
+        return self.after(None).seeing_no_older(cell)._become(buffer=(*self.buffer, (cell, value)))
+
+    @_remembered
+    def flushing(self, at: int) -> _Life:
+        """The store at that place of the buffer is in memory."""
+        return self._become(buffer=self.buffer[:at] + self.buffer[at + 1 :])
+
+    @_remembered
+    def seeing_no_older(self, cell: Hashable, but: tuple[Any, ...] = ()) -> _Life:
+        """No value of the cell that is older than what is there can be loaded any more, but for those."""
+        older = dict(self.older)
+        older.pop(cell, None)
+        if but:
+            older[cell] = but
+        return self._become(older=frozenset(older.items()))
+
+    @_remembered
+    def seeing_change(self, cell: Hashable, old: Any) -> _Life:
+        """Another actor has stored something else than `old`, which was there."""
+        if cell in self.copied:
+            raise Violation(f"{cell} changes, and the copy of {old!r} may still be late")
+        older = dict(self.older)
+        older[cell] = (*older.get(cell, ()), old)
+        return self._become(older=frozenset(older.items()))
+
+    @_remembered
+    def copying(self, cell: Hashable) -> _Life:
+        return self._become(copied=self.copied | {cell})
+
+    @_remembered
+    def ordered(self) -> _Life:
+        """No later load is early, and no earlier copy is late."""
+        return self._become(older=frozenset(), copied=frozenset())
+
+    @_remembered
+    def acquiring(self) -> _Life:
+        """No later load is early."""
+        return self._become(older=frozenset())
+
+    def falling_asleep(self) -> _Life:
+        return self._become(asleep=True)
+
+    def woken(self, cell: Hashable) -> _Life:
+        """Go on if asleep on that cell."""
+        return self.after(True) if self.asleep and self.pending and self.pending[1] == cell else self
+
+    @_remembered
+    def dying(self) -> _Life:
+        return self._become(node=self.node.grave(), buffer=(), copied=frozenset(), asleep=False, dead=True)
+
+
+_Lives = tuple[_Life, ...]
+
+
+class _Memory:
+    """The values of all cells.  There is one object for the same values."""
+
+    def __init__(self, all_memories: dict[Any, _Memory], cells: dict[Hashable, Any]) -> None:
+        self._all = all_memories
+        self._results: dict[Any, _Memory] = {}
+        self.cells = cells
+
+    def __getitem__(self, cell: Hashable) -> Any:
+        return self.cells.get(cell, 0)
+
+    @_remembered
+    def after(self, cell: Hashable, value: Any) -> _Memory:
+        cells = {**self.cells, cell: value}
+        return self._all.setdefault(frozenset(cells.items()), _Memory(self._all, cells))
 
 
 class Outcome(NamedTuple):
@@ -254,8 +407,8 @@ class Outcome(NamedTuple):
 class Exploration:
     """Explores all schedules of `actors`; `deaths` are those that may die, one in each schedule.
 
-    `check(memory)` is called in each state and `end(outcome)` for each
-    schedule's end; both raise Violation.
+    `check(memory)` is called for all that memory can be, and `end(outcome)` for
+    each schedule's end; both raise Violation.
     """
 
     def __init__(
@@ -264,178 +417,209 @@ class Exploration:
         *,
         order: str = "tso",
         deaths: tuple[int, ...] = (),
-        memory: dict[Hashable, Any] | None = None,
         check: Callable[[dict[Hashable, Any]], None] = lambda memory: None,
         end: Callable[[Outcome], None] = lambda outcome: None,
     ) -> None:
-        self._order = order
+        self._weak = order == "weak"
         self._deaths = deaths
         self._check = check
         self._end = end
         self._roots = tuple(_Life(_Node(actor, [], {})) for actor in actors)
-        self._initial = memory or {}
         self.states = 0
         self.schedules = 0
 
     def run(self) -> None:
         """Explore; raise Violation with the schedule that led to it."""
-        start = (self._roots, self._freeze(self._initial))
-        # Schedules from a state to the end, once all of its successors are known.
-        counts: dict[Any, int] = {}
-        before: dict[Any, list[Any]] = {start: []}
-        ends: list[Any] = []
-        path: list[tuple[Any, Iterator[tuple[str, Any]], list[Any]]] = []
-        trail: list[str] = []
+        # States by number, in the order in which they are found.
+        numbers: dict[Any, int] = {}
+        before: list[list[int]] = []
+        # Schedules from a state to the end, 0 until all of its successors are known.
+        counts: list[int] = []
+        ends: list[int] = []
+        path: list[tuple[int, Iterator[tuple[Step, Any]], list[int]]] = []
+        trail: list[Step] = []
+        checked: set[_Memory] = set()
 
-        def enter(state: Any) -> None:
-            self.states += 1
-            memory = dict(state[1])
+        def enter(state: Any, origin: list[int]) -> None:
+            number = numbers[state] = len(before)
+            before.append(origin)
+            counts.append(0)
+            lives, memory = state
             try:
-                self._check(memory)
-                steps = list(self._steps(state))
+                if memory not in checked:
+                    self._check(memory.cells)
+                    checked.add(memory)
+                steps = list(self._steps(lives, memory))
                 if not steps:
-                    self._finish(state, memory)
-                    ends.append(state)
+                    self._finish(lives, memory)
+                    ends.append(number)
             except Violation as error:
-                raise Violation(f"{error}\n" + "\n".join(trail)) from None
-            path.append((state, iter(steps), []))
+                raise Violation(f"{error}\n" + "\n".join(map(_shown, trail))) from None
+            path.append((number, iter(steps), []))
 
-        enter(start)
+        enter((self._roots, _Memory({}, {})), [])
         while path:
-            state, steps, successors = path[-1]
-            for label, successor in steps:
+            number, steps, successors = path[-1]
+            for step, state in steps:
+                successor = numbers.get(state, len(before))
                 successors.append(successor)
-                if successor not in before:
-                    before[successor] = [state]
-                    trail.append(label)
-                    enter(successor)
+                if successor == len(before):
+                    trail.append(step)
+                    enter(state, [number])
                     break
-                before[successor].append(state)
+                before[successor].append(number)
             else:
                 # A state that is still on the path is gone round to: no new schedule.
-                counts[state] = sum(counts.get(s, 0) for s in successors) if successors else 1
+                counts[number] = sum([counts[s] for s in successors]) if successors else 1
                 path.pop()
                 if trail:
                     trail.pop()
-        self.schedules = counts[start]
-        self._check_that_all_can_end(before, ends)
+        self.states = len(before)
+        self.schedules = counts[0]
+        reached = self._that_can_end(before, ends)
+        for (lives, _), number in numbers.items():
+            if number not in reached:
+                raise Violation(f"leads round for ever: {[life.pending for life in lives]}")
 
     @staticmethod
-    def _check_that_all_can_end(before: dict[Any, list[Any]], ends: list[Any]) -> None:
-        """Raise Violation when a state leads round for ever and to no end."""
+    def _that_can_end(before: list[list[int]], ends: list[int]) -> set[int]:
+        """The states from which there is a way to an end."""
         reached = set(ends)
         while ends:
             for state in before[ends.pop()]:
                 if state not in reached:
                     reached.add(state)
                     ends.append(state)
-        for state in before:
-            if state not in reached:
-                raise Violation(f"no end: {[life.node.pending for life in state[0]]}")
+        return reached
 
-    def _finish(self, state: Any, memory: dict[Hashable, Any]) -> None:
-        lives = state[0]
+    def _finish(self, lives: _Lives, memory: _Memory) -> None:
         stuck = [i for i, life in enumerate(lives) if not life.done]
         if stuck:
-            raise Violation(f"stuck: {[(i, lives[i].node.pending) for i in stuck]}")
+            raise Violation(f"stuck: {[(i, lives[i].pending) for i in stuck]}")
         self._end(
             Outcome(
                 tuple(None if life.dead else life.node.result for life in lives),
                 tuple(life.node.output for life in lives),
                 tuple(life.dead for life in lives),
-                memory,
+                memory.cells,
             )
         )
 
-    @staticmethod
-    def _freeze(memory: dict[Hashable, Any]) -> Any:
-        return frozenset(memory.items())
-
-    def _steps(self, state: Any) -> Iterator[tuple[str, Any]]:
-        lives, frozen = state
-        memory = dict(frozen)
-        nobody_died = not any(life.dead for life in lives)
-
-        def become(i: int, life: _Life, changed: dict[Hashable, Any] | None = None, others: Any = lives) -> Any:
-            new = tuple(life if j == i else other for j, other in enumerate(others))
-            return new, (frozen if changed is None else self._freeze(changed))
-
-        moves: list[tuple[str, Any]] = []
+    def _steps(self, lives: _Lives, memory: _Memory) -> Iterator[tuple[Step, Any]]:
+        """What can happen next, and the state that it leads to."""
+        nobody_died = not any([life.dead for life in lives])
         for i, life in enumerate(lives):
-            if life.dead:
+            pending = life.pending
+            if pending is None:
                 continue
-            if i in self._deaths and nobody_died and life.node.pending is not None:
-                drained = {**memory, **dict(life.buffer)}
-                for claim in (SENDER_CLAIM, RECEIVER_CLAIM):
-                    if drained.get(claim) == i + 1:
-                        drained[claim] = 0
-                yield f"{i}: dies", become(i, _Life(life.node.grave(), dead=True), drained)
-            pending = life.node.pending
-            if pending and pending[0] == "store" and len(life.buffer) < _BUFFER:
-                # Seen by nobody until it leaves the buffer: no need to try other orders.
-                stored = life._replace(node=life.node.after(None), buffer=(*life.buffer, pending[1:]))
-                yield f"{i}: {pending}", become(i, stored)
+            if nobody_died and i in self._deaths:
+                yield (i, "dies"), self._die(i, lives, memory)
+            # What no other actor sees needs no other order.
+            if pending[0] == "store" and len(life.buffer) < _BUFFER:
+                # Seen when it leaves the buffer.
+                yield (i, *pending), (_put(lives, i, life.storing(*pending[1:])), memory)
+                return
+            if pending[0] == "barrier" and not life.buffer and not life.copied:
+                # Later, it would forget more older values, and gain none.
+                yield (i, *pending), (_put(lives, i, life.after(None).ordered()), memory)
                 return
         for i, life in enumerate(lives):
-            if life.dead:
-                continue
             for at, (cell, value) in enumerate(life.buffer):
-                if any(earlier == cell for earlier, _ in life.buffer[:at]):
+                if at and any([earlier == cell for earlier, _ in life.buffer[:at]]):
                     continue
-                flushed = life._replace(buffer=life.buffer[:at] + life.buffer[at + 1 :])
-                moves.append((f"{i}:   {cell} = {value} is in memory", become(i, flushed, {**memory, cell: value})))
-                if self._order == "tso":
+                others = _put(lives, i, life.flushing(at))
+                yield (i, " ", cell, "=", value, "is in memory"), self._change(i, cell, value, others, memory)
+                if not self._weak:
                     break
-            if life.node.pending is not None:
-                for answer, changed, others in self._answers(i, life, lives, memory):
-                    moved = life._replace(node=life.node.after(answer), asleep=False)
-                    moves.append((f"{i}: {life.node.pending} -> {answer}", become(i, moved, changed, others)))
-                pending = life.node.pending
-                if pending[0] == "sleep" and not life.asleep and memory.get(pending[1], 0) == pending[2]:
-                    moves.append((f"{i}: {pending} begins", become(i, life._replace(asleep=True))))
-        yield from moves
+            pending = life.pending
+            if pending is not None:
+                for answer, others, changed in self._answers(i, pending, life, lives, memory):
+                    yield (i, *pending, "->", answer), (_put(others, i, others[i].after(answer)), changed)
+                if pending[0] == "sleep" and not life.asleep and memory[pending[1]] == pending[2]:
+                    yield (i, *pending, "begins"), (_put(lives, i, life.falling_asleep()), memory)
+
+    def _die(self, i: int, lives: _Lives, memory: _Memory) -> tuple[_Lives, _Memory]:
+        for cell, value in lives[i].buffer:
+            lives, memory = self._change(i, cell, value, lives, memory)
+        for claim in (SENDER_CLAIM, RECEIVER_CLAIM):
+            if memory[claim] == i + 1:
+                lives, memory = self._change(i, claim, 0, lives, memory)
+        return _put(lives, i, lives[i].dying()), memory
+
+    def _change(
+        self, i: int, cell: Hashable, value: Any, lives: _Lives, memory: _Memory
+    ) -> tuple[_Lives, _Memory]:
+        """What a store of the actor makes of the loads to come, and of memory."""
+        if self._weak:
+            old = memory[cell]
+            if old != value:
+                lives = tuple([life.seeing_change(cell, old) for life in lives])
+            lives = _put(lives, i, lives[i].seeing_no_older(cell))
+        return lives, memory.after(cell, value)
 
     def _answers(
-        self, i: int, life: _Life, lives: tuple[_Life, ...], memory: dict[Hashable, Any]
-    ) -> Iterator[tuple[Any, dict[Hashable, Any] | None, tuple[_Life, ...]]]:
-        """The ways in which the pending step can be answered now: (answer, new memory, other actors)."""
-        kind, *arguments = life.node.pending or ("",)
-        if kind == "load":
-            own = [value for cell, value in life.buffer if cell == arguments[0]]
-            yield (own[-1] if own else memory.get(arguments[0], 0)), None, lives
+        self, i: int, pending: Step, life: _Life, lives: _Lives, memory: _Memory
+    ) -> Iterator[tuple[Any, _Lives, _Memory]]:
+        """The ways in which the pending step can be answered now.
+
+        Each is an answer, and what it makes of the actors and of memory.
+        """
+        kind, *arguments = pending
+        if kind in ("load", "copy"):
+            cell = arguments[0]
+            if kind == "copy" and self._weak:
+                life = life.copying(cell)
+            own = [value for stored, value in life.buffer if stored == cell]
+            if own:
+                yield own[-1], lives, memory
+                return
+            older = dict(life.older).get(cell, ()) if life.older else ()
+            for at, value in enumerate(older):
+                # The first of equal values leaves the most to later loads.
+                if value not in older[:at]:
+                    yield value, _put(lives, i, life.seeing_no_older(cell, older[at:])), memory
+            if memory[cell] not in older:
+                yield memory[cell], _put(lives, i, life.seeing_no_older(cell) if older else life), memory
         elif kind == "barrier":
             if not life.buffer:
-                yield None, None, lives
+                yield None, _put(lives, i, life.ordered()), memory
         elif kind == "barrier everywhere":
             if not any(other.buffer for other in lives):
-                yield None, None, lives
+                yield None, tuple(other.ordered() for other in lives), memory
         elif kind == "block":
-            if any(memory.get(cell, 0) != value for cell, value in arguments[0]):
-                yield None, None, lives
+            if any(memory[cell] != value for cell, value in arguments[0]):
+                yield None, lives, memory
         elif kind == "block for a while":
-            if any(memory.get(cell, 0) != value for cell, value in arguments[0]):
-                yield True, None, lives
-            elif all(other.done for j, other in enumerate(lives) if j != i):
-                yield False, None, lives
+            if any(memory[cell] != value for cell, value in arguments[0]):
+                yield True, lives, memory
+            elif self._others_are_done(i, lives):
+                yield False, _put(lives, i, life.ordered()), memory
         elif kind == "sleep":
-            unchanged = memory.get(arguments[0], 0) == arguments[1]
+            unchanged = memory[arguments[0]] == arguments[1]
             # Who dies after its store wakes nobody: then the bound ends the sleep.
             if life.asleep == unchanged or any(other.dead for other in lives):
-                yield not all(other.done for j, other in enumerate(lives) if j != i), None, lives
-        elif kind == "wake" and not life.buffer:
+                if self._others_are_done(i, lives):
+                    yield False, _put(lives, i, life.ordered()), memory
+                else:
+                    yield True, lives, memory
+        elif kind == "wake":
             # The kernel has a full barrier before it looks for sleepers (futex/core.c).
-            yield None, None, tuple(
-                other._replace(node=other.node.after(True), asleep=False)
-                if other.asleep and other.node.pending[1] == arguments[0]
-                else other
-                for other in lives
-            )
+            if not life.buffer:
+                yield None, tuple(other.woken(arguments[0]) for other in lives), memory
         elif kind == "follow":
             if lives[arguments[0]].done:
-                yield None, None, lives
+                yield None, _put(lives, i, life.acquiring()), memory
         elif kind == "claim":
-            if not memory.get(arguments[0]):
-                yield None, {**memory, arguments[0]: i + 1}, lives
+            if not memory[arguments[0]]:
+                yield None, *self._change(i, arguments[0], i + 1, _put(lives, i, life.acquiring()), memory)
         elif kind == "release":
             if not life.buffer:
-                yield None, {**memory, arguments[0]: 0}, lives
+                yield None, *self._change(i, arguments[0], 0, lives, memory)
+
+    @staticmethod
+    def _others_are_done(i: int, lives: _Lives) -> bool:
+        return all(other.done for j, other in enumerate(lives) if j != i)
+
+
+def _put(lives: _Lives, i: int, life: _Life) -> _Lives:
+    return (*lives[:i], life, *lives[i + 1 :])

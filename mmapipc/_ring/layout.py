@@ -156,7 +156,11 @@ def complete(words: memoryview) -> None:
 
 
 def is_complete(words: memoryview) -> bool:
-    """Whether the creator has got as far as the magic."""
+    """Whether the creator has got as far as the magic.
+
+    Before it loads another field, the caller puts a full barrier on weakly
+    ordered processors.
+    """
     return words[MAGIC] not in (0, _BEGUN)
 
 

@@ -37,9 +37,11 @@ The rules that both keep:
 
 Memory order.  On x86-64 stores become visible in program order, and loads
 happen in program order, which is all that rule 2 needs.  Elsewhere (aarch64)
-the barrier given to the constructor is called between data and counter on
-both sides; see `Barrier`.  CPython itself never reorders or drops the stores:
-each is a separate call into `memoryview`.  A comment that begins with ORDER
+the barrier given to the constructor is called on both sides: between header
+and magic, data and counter, counter and state; see `Barrier`.  For each call
+`test_interleavings` names a stream that goes wrong without it, or says why
+none does.  CPython itself never reorders or drops the stores: each is a
+separate call into `memoryview`.  A comment that begins with ORDER
 stands at each place that relies on an order: it says which, and what loads or
 stores on the other side it pairs with.
 """
