@@ -686,6 +686,10 @@ NEEDED_IN = {
 
 # Those that no case needs, and why they may stay.
 NOT_NEEDED = {
+    # No end looks while the header of a file is cleared: who does that keeps
+    # receivers away.  Who only looks at the file is no actor here, and takes a
+    # damaged header for what it is only after another look.
+    "clear 1",
     # It keeps the stores over bytes behind the load of the counter that gave
     # these back.  On aarch64 they are behind it anyway, because they come after
     # a branch on that counter (see `interleave`).  It costs little, and serves
