@@ -7,6 +7,7 @@ moment: ctypes makes it in C, so no exception comes between.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from ctypes import wintypes
 from typing import Any
 
@@ -28,30 +29,42 @@ ERROR_INVALID_HANDLE = 6
 ERROR_ALREADY_EXISTS = 183
 
 
-class Handle(wintypes.HANDLE):
+_kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
+
+
+def _declare(function: str, result: Any, *arguments: Any) -> ctypes._FuncPointer:
+    declared: ctypes._FuncPointer = getattr(_kernel32, function)
+    declared.restype = result
+    declared.argtypes = arguments
+    return declared
+
+
+class _Owner:
+    """Gives back what its value stands for, at the latest when it is collected."""
+
+    value: int | None
+    _give_back: Callable[[int], object]  # of the class, which outlives the module's names at the interpreter's end
+
+    def close(self) -> None:
+        """Give it back."""
+        value, self.value = self.value, None
+        if value:
+            self._give_back(value)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class Handle(_Owner, wintypes.HANDLE):
     """An open handle."""
 
-    def close(self) -> None:
-        """Close it."""
-        handle, self.value = self.value, None
-        if handle:
-            close_handle(handle)
-
-    def __del__(self) -> None:
-        self.close()
+    _give_back = staticmethod(_declare("CloseHandle", wintypes.BOOL, wintypes.HANDLE))
 
 
-class View(ctypes.c_void_p):
+class View(_Owner, ctypes.c_void_p):
     """A mapped view: the address where it begins."""
 
-    def close(self) -> None:
-        """Unmap it."""
-        address, self.value = self.value, None
-        if address:
-            unmap_view(address)
-
-    def __del__(self) -> None:
-        self.close()
+    _give_back = staticmethod(_declare("UnmapViewOfFile", wintypes.BOOL, ctypes.c_void_p))
 
 
 class MemoryBasicInformation(ctypes.Structure):
@@ -92,17 +105,6 @@ class SemaphoreInformation(ctypes.Structure):
     _fields_ = (("CurrentCount", wintypes.LONG), ("MaximumCount", wintypes.LONG))
 
 
-_kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
-
-
-def _declare(function: str, result: Any, *arguments: Any) -> ctypes._FuncPointer:
-    declared: ctypes._FuncPointer = getattr(_kernel32, function)
-    declared.restype = result
-    declared.argtypes = arguments
-    return declared
-
-
-close_handle = _declare("CloseHandle", wintypes.BOOL, wintypes.HANDLE)
 create_semaphore = _declare(
     "CreateSemaphoreW", Handle, ctypes.c_void_p, wintypes.LONG, wintypes.LONG, wintypes.LPCWSTR
 )
@@ -122,7 +124,6 @@ open_mapping = _declare("OpenFileMappingW", Handle, wintypes.DWORD, wintypes.BOO
 map_view = _declare(
     "MapViewOfFile", View, wintypes.HANDLE, wintypes.DWORD, wintypes.DWORD, wintypes.DWORD, ctypes.c_size_t
 )
-unmap_view = _declare("UnmapViewOfFile", wintypes.BOOL, ctypes.c_void_p)
 virtual_query = _declare(
     "VirtualQuery", ctypes.c_size_t, ctypes.c_void_p, ctypes.POINTER(MemoryBasicInformation), ctypes.c_size_t
 )
@@ -137,7 +138,8 @@ wait_for = _declare("WaitForSingleObject", wintypes.DWORD, wintypes.HANDLE, wint
 get_console_mode = _declare("GetConsoleMode", wintypes.BOOL, wintypes.HANDLE, ctypes.POINTER(wintypes.DWORD))
 set_console_mode = _declare("SetConsoleMode", wintypes.BOOL, wintypes.HANDLE, wintypes.DWORD)
 
-# The one way to read a semaphore without changing it.  Since Windows NT, and in winternl's company.
+# Nothing else reads a semaphore without changing it.  Microsoft does not document it; it has been in
+# ntdll unchanged since Windows NT, and is in Wine.
 query_semaphore = ctypes.WinDLL("ntdll").NtQuerySemaphore
 query_semaphore.restype = wintypes.LONG
 query_semaphore.argtypes = (
