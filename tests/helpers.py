@@ -64,6 +64,18 @@ def eventually(condition: Callable[[], object], what: str) -> None:
         time.sleep(0.002)
 
 
+def open_handles() -> int:
+    """How many descriptors this process has open; on Windows, handles."""
+    if WINDOWS:
+        import ctypes
+
+        count = ctypes.c_ulong()
+        if not ctypes.windll.kernel32.GetProcessHandleCount(ctypes.c_void_p(-1), ctypes.byref(count)):
+            raise ctypes.WinError()
+        return count.value
+    return len(os.listdir("/dev/fd")) - 1  # less the one that looks
+
+
 class Child:
     """A child process whose output is collected; ended, at the latest, with its test."""
 
