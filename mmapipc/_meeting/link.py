@@ -51,6 +51,7 @@ class Link:
         """Make the waiter for the half of the ring in `mapped`."""
         assert self.mapped is not None
         mapping = self.mapped.mapping
+        system.join_fences()
         self.waiter = Waiter(
             half, system.futex(mapping, half.own_counter * 8), system.futex(mapping, half.peer_counter * 8), self.clock
         )

@@ -10,7 +10,6 @@ import contextlib
 import os
 
 from .._ring import layout, states
-from .._system import system
 from ..errors import ChannelError, ChannelTimeout
 from .homes import order
 from .link import ReceivingLink, SendingLink
@@ -47,7 +46,6 @@ def attach(link: ReceivingLink) -> None:
 @contextlib.contextmanager
 def _undone(link: SendingLink | ReceivingLink) -> Iterator[None]:
     """Around what opens an end: should it fail, what was taken is given back."""
-    system.join_fences()  # here, because its first call takes a while, and now the peer may still be on its way
     try:
         yield
     except BaseException as error:

@@ -48,8 +48,8 @@ stores on the other side it pairs with.
 
 from __future__ import annotations
 
+import _thread  # not threading, which is slow to import
 import contextlib
-import threading
 from itertools import repeat
 
 from . import layout, states
@@ -113,7 +113,7 @@ class Barrier:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = _thread.allocate_lock()
 
     def __call__(self) -> None:
         with self._lock:

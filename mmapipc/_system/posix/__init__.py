@@ -38,24 +38,16 @@ STALE = "left by killed processes; mmapipc remove deletes it"
 
 yield_processor = os.sched_yield
 
-_LINUX = os.uname().sysname == "Linux"
+if os.uname().sysname == "Linux":
+    from .linux import futex as futex, join_fences as join_fences
+else:
 
-
-def futex(mapping: mmap.mmap, offset: int) -> Futex | None:
-    """The counter at `offset` bytes, for as long as the mapping is open; None: only Linux has futexes."""
-    if not _LINUX:
+    def futex(mapping: mmap.mmap, offset: int) -> Futex | None:
+        """None: only Linux has them."""
         return None
-    from . import linux  # slow to import
 
-    return linux.futex(mapping, offset)
-
-
-def join_fences() -> None:
-    """Take part in the fences of other processes."""
-    if _LINUX:
-        from . import linux
-
-        linux.join_fences()
+    def join_fences() -> None:
+        """Nothing to do without futexes."""
 
 
 def place(name: str) -> Place:
