@@ -315,6 +315,60 @@ while True:
         looker.kill()
         self.assertEqual(looker.end()[1:], (b"", ""))
 
+    def test_a_healthy_ring_in_a_file_is_never_damaged(self):
+        path = str(self.folder / "ring")
+        code = f"""
+say('ready')
+path = {path!r}
+for number in range(10_000_000):
+    with mmapipc.Sender(name, 50 + number % 3 * 50, 60, file=path) as sender:
+        sender.write(b'abc')
+    with mmapipc.Receiver(name, 60, file=path) as receiver:
+        receiver.read()
+"""
+        child = self.python(code)
+        self.assertEqual(child.line(), "ready")
+        eventually(lambda: os.path.exists(path), "it begins")
+        streams = set()
+        with contextlib.suppress(inspection.NoChannel):
+            self.look(path)
+        for _ in range(1500):
+            look = self.look(path)  # and not LayoutError
+            streams.add(look.stream and look.stream.stream_id)
+        self.assertGreater(len(streams), 30)
+        child.kill()
+
+    def look(self, file=None):
+        with contextlib.closing(inspection.Looker(self.name, file)) as looker:
+            return looker.look()
+
+    def test_a_channel_whose_ends_come_and_go_is_never_stale(self):
+        code = """
+say('ready')
+while True:
+    sender = mmapipc.Sender(name, 100, 60)
+    receiver = mmapipc.Receiver(name, 60)
+    sender.finish()
+    (sender if sys.argv[2] == 'sender' else receiver).close()
+    (receiver if sys.argv[2] == 'sender' else sender).close()
+"""
+        for first in ("sender", "receiver"):
+            child = self.python(code, first)
+            self.assertEqual(child.line(), "ready")
+            seen = set()
+            for _ in range(1000):
+                try:
+                    seen.add(self.look().status)
+                except inspection.NoChannel:
+                    seen.add("nothing")
+            if not WINDOWS:
+                for _ in range(3):
+                    self.assertNotIn("stale", self.shown("list"))
+            self.assertNotIn("stale", seen)
+            self.assertGreater(len(seen), 1)
+            child.kill()
+            self.exchange()
+
     def test_who_looks_does_not_keep_the_name(self):
         with contextlib.ExitStack() as stack:
             with self.both() as (sender, receiver):
@@ -635,6 +689,31 @@ class Remove(InspectionTest):
         self.assertEqual(os.listdir(self.memory), [])
         self.assertIn("no channel of that name", self.refused("remove", self.name))
         self.exchange()
+
+    @unittest.skipIf(WINDOWS, "POSIX only: names stay")
+    def test_what_is_not_ours_does_not_keep_the_rest(self):
+        # As another user can leave it where everybody may make files; or it is nobody's channel.
+        location = system.place(self.name).location
+        for foreign, ours in ((system.place(self.name).of("roles"), location), (location, system.place(self.name).of("roles"))):
+            for how in ("another user", "open to other users", "not a regular file"):
+                with self.subTest(foreign=foreign, how=how):
+                    self.leftovers()
+                    os.unlink(foreign)
+                    if how == "not a regular file":
+                        os.mkdir(foreign)
+                    else:
+                        Path(foreign).touch(0o666)
+                        os.chmod(foreign, 0o666)
+                        if how == "another user":
+                            if os.geteuid() != 0:
+                                self.skipTest("as root only: another user's file")
+                            os.chown(foreign, 65534, 65534)
+                    self.assertIn(how, self.refused("remove", self.name))
+                    self.assertEqual(os.listdir(self.memory), [os.path.basename(foreign)])
+                    if how == "not a regular file":
+                        os.rmdir(foreign)
+                    else:
+                        os.unlink(foreign)
 
     @unittest.skipUnless(WINDOWS, "Windows only: names vanish by themselves")
     def test_nothing_is_left_of_killed_processes(self):

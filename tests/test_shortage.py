@@ -118,6 +118,30 @@ say(os.listdir(place))
         for line in self.lines(self.mounted("ro", TRY_BOTH + "attempt()"), 2):
             self.assertRegex(line, f"^MemoryRefused EROFS {self.name}: .*{self.memory}.*Read-only file system$")
 
+    @unittest.skipUnless(can_mount(), "Linux only, as root: a file system of its own")
+    def test_what_is_left_can_be_removed_where_nothing_can_be_made(self):
+        code = """
+import subprocess
+from mmapipc._cli import main
+place = os.environ['MMAPIPC_DIR']
+opens = "import sys, mmapipc; e = mmapipc.%s(sys.argv[1]); print('up', flush=True); sys.stdin.read()"
+ends = []
+for kind in ('Sender', 'Receiver'):
+    ends.append(subprocess.Popen([sys.executable, '-c', opens % kind, name], stdin=-1, stdout=-1))
+    ends[-1].stdout.readline()
+for end in ends:
+    end.kill()
+    end.communicate()
+try:
+    for number in range(100):
+        open(f'{place}/ballast-{number}', 'x').close()
+except OSError as error:
+    say(error.strerror)
+say(main.main(['remove', name]))
+say([entry for entry in os.listdir(place) if 'ballast' not in entry])
+"""
+        self.assertEqual(self.lines(self.mounted("nr_inodes=10", code)), ["No space left on device", "0", "[]"])
+
     def mounted(self, options: str, code: str) -> Child:
         """Python code that finds the memory directory on a file system of its own."""
         mount = f'mount -t tmpfs -o {options} none "$MMAPIPC_DIR" && exec "$@"'
@@ -167,6 +191,60 @@ say(os.listdir(place))
             for arguments in (["send"], ["receive"]):
                 self.refused(self.command(DROP_ROOT, *arguments), 1, str(self.memory), "Permission denied")
             os.chmod(self.memory, 0o700)
+
+
+@unittest.skipIf(WINDOWS, "POSIX only: a directory")
+class Directory(ShortageTest):
+    """The directory of the memory is lost while a stream runs: that is no error of the stream's."""
+
+    def test_it_becomes_a_file(self):
+        aside = f"{self.memory}-aside"
+        for first in ("sender", "receiver"):
+            for persist in (False, True):
+                with self.subTest(first=first, persist=persist):
+                    sender = mmapipc.Sender(self.name, 100, timeout=DEADLINE, persist=persist)
+                    receiver = mmapipc.Receiver(self.name, timeout=DEADLINE)
+                    sender.write(b"before, ")
+                    os.rename(self.memory, aside)
+                    self.memory.write_bytes(b"")
+                    try:
+                        sender.write(b"after")
+                        sender.finish()
+                        self.assertEqual(receiver.read(), b"before, after")
+                        for end in (sender, receiver) if first == "sender" else (receiver, sender):
+                            end.close()
+                        for kind in (mmapipc.Sender, mmapipc.Receiver):
+                            with self.assertRaises(mmapipc.MemoryRefused):
+                                kind(self.name, timeout=0)
+                    finally:
+                        self.memory.unlink()
+                        os.rename(aside, self.memory)
+                    # What could not be removed is nobody's, and the next ends take it over.
+                    self.exchange()
+                    self.assertEqual(os.listdir(self.memory), [])
+
+    def test_it_becomes_read_only(self):
+        code = f"""
+os.chmod({str(self.memory)!r}, 0o500)
+with sender, receiver:
+    sender.write(b'all of it')
+    sender.finish()
+    say(receiver.read().decode())
+say('closed')
+sys.stdin.readline()
+os.chmod({str(self.memory)!r}, 0o700)
+with mmapipc.Sender(name, 100, 0) as sender, mmapipc.Receiver(name, 0) as receiver:
+    sender.write(b'again')
+    say(receiver.read(5).decode())
+say(os.listdir({str(self.memory)!r}))
+"""
+        opens = "sender, receiver = mmapipc.Sender(name, 100, 60), mmapipc.Receiver(name, 60)\n"
+        if os.geteuid() == 0:
+            os.chown(self.memory, 65534, 65534)
+        child = self.python(DROP_ROOT + opens + code, stdin=subprocess.PIPE)
+        self.assertEqual((child.line(), child.line()), ("all of it", "closed"))
+        child.feed(b"\n")
+        self.assertEqual(child.end(), (0, b"again\n[]\n", ""))
 
 
 @unittest.skipIf(WINDOWS, "POSIX only: a limit of file descriptors")
