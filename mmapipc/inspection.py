@@ -148,18 +148,18 @@ class Looker:
 
     def _look(self) -> Look:
         """Look until what is seen can have been there at one moment."""
-        for _ in range(_LOOKS - 1):
+        for _ in range(_LOOKS):
             try:
                 look = self._look_once()
             except LayoutError:
-                # A sender may just be beginning the next stream in the file.
+                # A sender may just have begun the next stream in the file; its header then says so at once.
                 self.close()
-            else:
-                if look.status != "stale":
-                    return look
-                # Or somebody who leaves has just given his role back, and is about to tidy up.
+                look = self._look_once()
+            if look.status != "stale":
+                break
+            # Somebody who leaves may just have given his role back, and be about to tidy up.
             time.sleep(_MOMENT)
-        return self._look_once()
+        return look
 
     def _look_once(self) -> Look:
         where = self._home
