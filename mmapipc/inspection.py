@@ -6,6 +6,7 @@ is seen is a copy, each value of which was loaded once and checked.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 _BETWEEN_LOOKS = 0.1  # seconds
 _LOOKS = 10  # at fields that do not fit each other, before they are called damaged
-_MOMENT = 0.01  # seconds between such looks
+_MOMENT = 0.01  # seconds that those who leave have for tidying up
+_LOOKS_FOR_A_STREAM = 4  # at a name that seems to be left over and has none
 _PATIENCE = 1.0  # seconds for those who are just leaving
 
 
@@ -147,18 +149,26 @@ class Looker:
             self._memory = None
 
     def _look(self) -> Look:
-        """Look until what is seen can have been there at one moment."""
-        for _ in range(_LOOKS):
-            try:
-                look = self._look_once()
-            except LayoutError:
-                # A sender may just have begun the next stream in the file; its header then says so at once.
-                self.close()
-                look = self._look_once()
+        """Look; what cannot have been there at one moment is looked at again."""
+        try:
+            look = self._look_once()
+        except LayoutError:
+            # A sender may just have begun the next stream in the file; its header then says so at once.
+            self.close()
+            look = self._look_once()
+        for _ in range(_LOOKS_FOR_A_STREAM):
             if look.status != "stale":
-                break
-            # Somebody who leaves may just have given his role back, and be about to tidy up.
+                return look
+            # Those who leave may just have given their roles back, and be about to tidy up; or others
+            # have just come, or have the name by now.  What is stale stays as it is.
             time.sleep(_MOMENT)
+            with contextlib.closing(Looker(look.name)) as other:
+                anew = other._look_once()
+            if look.stream is not None:
+                there = None if anew.stream is None else anew.stream.stream_id
+                stays = anew.status == "stale" and there == look.stream.stream_id
+                return look if stays else look._replace(exists=False)
+            look = anew
         return look
 
     def _look_once(self) -> Look:
