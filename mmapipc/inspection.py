@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ._meeting.homes import InMemory, home, order
+from ._meeting.homes import InMemory, home
 from ._ring import layout, states
 from ._system import RECEIVER, SENDER, system
 from .errors import LayoutError, MemoryRefused, NoChannel, NoSuchMapping, RoleTaken, UnsafeMemory
@@ -201,7 +201,7 @@ def _read(
     if not memory.has(layout.HEADER_SIZE):
         return None
     with memory.look(layout.HEADER_SIZE) as octets, octets.cast("Q") as words:
-        header = states.load_header(words, where.name, order)
+        header = states.load_header(words, where.name, where.order)
         if header is None:
             return None
         if not where.fits(memory, layout.HEADER_SIZE + header.capacity):

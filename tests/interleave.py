@@ -36,8 +36,10 @@ About system calls it is assumed:
     released it, or died.  A kernel keeps its locks with locks (ACQUIRE and
     RELEASE in memory-barriers.txt).
 -   `release` and `wake` come after the actor's own stores.
--   Apart from that they order nothing: `stands`, `sleep`, `wake`, `release`
-    and the blocks leave early what is early, and `stands` is early itself.
+-   Who blocks or sleeps has stored before: a kernel makes a barrier when it
+    gives the processor to another process (membarrier(2) relies on that).
+-   Apart from that they order nothing: `sleep`, `wake`, `release`
+    and the blocks leave early what is early, and a look at a claim is early itself.
     Kernels do order more, but nobody promises it.
 -   When nothing has happened until all others are done, so much time has passed
     that no load is that early.
@@ -62,6 +64,7 @@ _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 SENDER_CLAIM = "sender's claim"
 RECEIVER_CLAIM = "receiver's claim"
+CHANGER_CLAIM = "changer's claim"
 
 
 class Violation(AssertionError):
@@ -79,6 +82,7 @@ class Machine:
         self._answers = iter(answers)
         self.pending: Step | None = None
         self.output = bytearray()  # what the actor has brought to safety so far
+        self._seen: dict[Hashable, Any] = {}  # what it loaded last since it rested, or made a checkpoint
 
     def step(self, *step: Any) -> Any:
         for answer in self._answers:
@@ -88,7 +92,8 @@ class Machine:
         raise _Pause
 
     def load(self, cell: Hashable) -> Any:
-        return self.step("load", cell)
+        value = self._seen[cell] = self.step("load", cell)
+        return value
 
     def store(self, cell: Hashable, value: Any) -> None:
         self.step("store", cell, value)
@@ -108,13 +113,17 @@ class Machine:
         """A barrier of all actors at once."""
         self.step("barrier everywhere")
 
-    def block(self, *seen: tuple[Hashable, Any]) -> None:
-        """Until one of these cells has another value than the one seen."""
-        self.step("block", seen)
-
     def block_for_a_while(self, *seen: tuple[Hashable, Any]) -> bool:
-        """As `block`, but return False when all others are done and none has."""
+        """Until one of these cells has another value than the one seen.
+
+        Returns False when all others are done and none has.
+        """
         return bool(self.step("block for a while", seen))
+
+    def rest(self) -> bool:
+        """As `block_for_a_while`, on all that was loaded since the last rest or checkpoint."""
+        seen, self._seen = self._seen, {}
+        return self.block_for_a_while(*seen.items())
 
     def sleep(self, cell: Hashable, expected: Any) -> bool:
         """A futex: return if the cell has another value, else sleep until `wake`.
@@ -125,8 +134,9 @@ class Machine:
         """
         return bool(self.step("sleep", cell, expected))
 
-    def wake(self, cell: Hashable) -> None:
-        self.step("wake", cell)
+    def wake(self, cell: Hashable) -> bool:
+        """Wake who sleeps on the cell; return whether somebody did."""
+        return bool(self.step("wake", cell))
 
     def follow(self, actor: int) -> None:
         """Until that actor is done."""
@@ -139,48 +149,51 @@ class Machine:
     def release(self, claim: str) -> None:
         self.step("release", claim)
 
-    def stands(self, claim: str) -> bool:
-        return bool(self.load(claim))
-
-    def checkpoint(self, *local: Hashable) -> None:
+    def checkpoint(self, *local: Hashable, resting_on: tuple[Hashable, ...] = ()) -> None:
         """Say that `local` is all that the actor's future depends on, whatever it loaded so far.
 
-        Histories that come to the same checkpoint are one from there on.
+        Histories that come to the same checkpoint are one from there on.  The
+        next `rest` is also on what was loaded from the cells in `resting_on`.
         """
-        self.step("checkpoint", (*local, bytes(self.output)))
-
-    def words(self) -> Words:
-        return Words(self)
+        self._seen = {cell: self._seen[cell] for cell in resting_on if cell in self._seen}
+        self.step("checkpoint", (*local, *self._seen.items(), bytes(self.output)))
 
 
 class Words:
-    """A header of 64-bit words."""
+    """A header of 64-bit words, of which only `fields` are there; cells from number `base` on."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, fields: frozenset[int], base: int = 0) -> None:
         self._machine = machine
+        self._fields = fields
+        self._base = base
+
+    def __len__(self) -> int:
+        return max(self._fields) + 1
 
     def __getitem__(self, word: int) -> int:
-        value = self._machine.load(word)
+        value = self._machine.load(self._base + word)
         assert isinstance(value, int)
         return value
 
     def __setitem__(self, word: int, value: int) -> None:
-        self._machine.store(word, value)
+        if word in self._fields:
+            self._machine.store(self._base + word, value)
 
 
 class Readable:
     """The ring as a consumer sees it: a slice copies its bytes."""
 
-    def __init__(self, machine: Machine, capacity: int) -> None:
+    def __init__(self, machine: Machine, capacity: int, base: int = 0) -> None:
         self._machine = machine
         self._capacity = capacity
+        self._base = base
 
     def __len__(self) -> int:
         return self._capacity
 
     def __getitem__(self, piece: slice) -> Snapshot:
         assert 0 <= piece.start <= piece.stop <= self._capacity
-        return Snapshot(self._machine.copy(("data", i)) for i in range(piece.start, piece.stop))
+        return Snapshot(self._machine.copy(("data", self._base + i)) for i in range(piece.start, piece.stop))
 
 
 class Snapshot(bytes):
@@ -203,7 +216,7 @@ class Writable(Readable):
         assert 0 <= piece.start <= piece.stop <= self._capacity
         assert len(data) == piece.stop - piece.start
         for i, value in zip(range(piece.start, piece.stop), data):
-            self._machine.store(("data", i), value)
+            self._machine.store(("data", self._base + i), value)
 
 
 class Place:
@@ -407,6 +420,11 @@ class Outcome(NamedTuple):
 class Exploration:
     """Explores all schedules of `actors`; `deaths` are those that may die, one in each schedule.
 
+    `writers` says, for cells for which that is known, which actors may store
+    there; each but the first of them comes when the one before is done.
+    `constant` are cells that keep what is first stored there.  With both, some
+    loads need no other order than the one.
+
     `check(memory)` is called for all that memory can be, and `end(outcome)` for
     each schedule's end; both raise Violation.
     """
@@ -417,11 +435,15 @@ class Exploration:
         *,
         order: str = "tso",
         deaths: tuple[int, ...] = (),
+        writers: dict[Hashable, tuple[int, ...]] | None = None,
+        constant: frozenset[Hashable] = frozenset(),
         check: Callable[[dict[Hashable, Any]], None] = lambda memory: None,
         end: Callable[[Outcome], None] = lambda outcome: None,
     ) -> None:
         self._weak = order == "weak"
         self._deaths = deaths
+        self._writers = writers or {}
+        self._constant = constant
         self._check = check
         self._end = end
         self._roots = tuple(_Life(_Node(actor, [], {})) for actor in actors)
@@ -523,6 +545,10 @@ class Exploration:
                 # Later, it would forget more older values, and gain none.
                 yield (i, *pending), (_put(lives, i, life.after(None).ordered()), memory)
                 return
+            if pending[0] == "load" and self._nobody_else_stores(i, pending[1], lives, memory):
+                for answer, others, changed in self._answers(i, pending, life, lives, memory):
+                    yield (i, *pending, "->", answer), (_put(others, i, others[i].after(answer)), changed)
+                return
         for i, life in enumerate(lives):
             for at, (cell, value) in enumerate(life.buffer):
                 if at and any([earlier == cell for earlier, _ in life.buffer[:at]]):
@@ -535,13 +561,20 @@ class Exploration:
             if pending is not None:
                 for answer, others, changed in self._answers(i, pending, life, lives, memory):
                     yield (i, *pending, "->", answer), (_put(others, i, others[i].after(answer)), changed)
-                if pending[0] == "sleep" and not life.asleep and memory[pending[1]] == pending[2]:
+                if pending[0] == "sleep" and not (life.asleep or life.buffer) and memory[pending[1]] == pending[2]:
                     yield (i, *pending, "begins"), (_put(lives, i, life.falling_asleep()), memory)
+
+    def _nobody_else_stores(self, i: int, cell: Hashable, lives: _Lives, memory: _Memory) -> bool:
+        """Whether no other actor will store to the cell before this one is done."""
+        if cell in self._constant and memory[cell]:
+            return True
+        writers = self._writers.get(cell)
+        return writers is not None and all([j == i or lives[j].done or j > i and i in writers for j in writers])
 
     def _die(self, i: int, lives: _Lives, memory: _Memory) -> tuple[_Lives, _Memory]:
         for cell, value in lives[i].buffer:
             lives, memory = self._change(i, cell, value, lives, memory)
-        for claim in (SENDER_CLAIM, RECEIVER_CLAIM):
+        for claim in (SENDER_CLAIM, RECEIVER_CLAIM, CHANGER_CLAIM):
             if memory[claim] == i + 1:
                 lives, memory = self._change(i, claim, 0, lives, memory)
         return _put(lives, i, lives[i].dying()), memory
@@ -550,6 +583,10 @@ class Exploration:
         self, i: int, cell: Hashable, value: Any, lives: _Lives, memory: _Memory
     ) -> tuple[_Lives, _Memory]:
         """What a store of the actor makes of the loads to come, and of memory."""
+        if i not in self._writers.get(cell, (i,)):
+            raise Violation(f"{cell} is not for {i} to store")
+        if cell in self._constant and memory[cell] not in (0, value):
+            raise Violation(f"{cell} changes")
         if self._weak:
             old = memory[cell]
             if old != value:
@@ -586,10 +623,9 @@ class Exploration:
         elif kind == "barrier everywhere":
             if not any(other.buffer for other in lives):
                 yield None, tuple(other.ordered() for other in lives), memory
-        elif kind == "block":
-            if any(memory[cell] != value for cell, value in arguments[0]):
-                yield None, lives, memory
         elif kind == "block for a while":
+            if life.buffer:
+                return
             if any(memory[cell] != value for cell, value in arguments[0]):
                 yield True, lives, memory
             elif self._others_are_done(i, lives):
@@ -597,7 +633,7 @@ class Exploration:
         elif kind == "sleep":
             unchanged = memory[arguments[0]] == arguments[1]
             # Who dies after its store wakes nobody: then the bound ends the sleep.
-            if life.asleep == unchanged or any(other.dead for other in lives):
+            if not life.buffer and (life.asleep == unchanged or any(other.dead for other in lives)):
                 if self._others_are_done(i, lives):
                     yield False, _put(lives, i, life.ordered()), memory
                 else:
@@ -605,7 +641,8 @@ class Exploration:
         elif kind == "wake":
             # The kernel has a full barrier before it looks for sleepers (futex/core.c).
             if not life.buffer:
-                yield None, tuple(other.woken(arguments[0]) for other in lives), memory
+                woken = tuple(other.woken(arguments[0]) for other in lives)
+                yield woken != lives, woken, memory
         elif kind == "follow":
             if lives[arguments[0]].done:
                 yield None, _put(lives, i, life.acquiring()), memory

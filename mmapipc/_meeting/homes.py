@@ -20,7 +20,7 @@ TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .._system.contract import Claim, Memory, Observed
+    from .._system.contract import Claim, Futex, Memory, Observed
 
 _CHANGES, _CHANGE = 50, 0.001  # tries to be the one who changes a file, and seconds between them
 _LINGER = 60  # looks, in growing steps about 5 s, at memory that nobody is attached to
@@ -35,6 +35,11 @@ class Mapped:
             self.words = whole[: layout.HEADER_SIZE].cast("Q")
             self.data = whole[layout.HEADER_SIZE :]
 
+    def futex(self, word: int) -> Futex | None:
+        """The counter in that word of the header as something to sleep on, None where that is not to be had."""
+        system.join_fences()
+        return system.futex(self.mapping, word * 8)
+
     def close(self) -> None:
         """Let go of it.  A slice that the user made of a view keeps the memory until it is collected."""
         self.words.release()
@@ -43,19 +48,19 @@ class Mapped:
             self.mapping.close()
 
 
-def order() -> None:
-    """A full barrier where the processor needs one."""
-    if not system.ORDERED:
-        _barrier()
-
-
-_barrier = Barrier()
-
-
 class _Home:
     """What is the same in both homes."""
 
-    name: str  # the channel's
+    ordered = system.ORDERED  # whether the processor keeps loads and stores of the memory in order
+
+    def __init__(self, name: str) -> None:
+        self.name = name  # the channel's
+        self.barrier = Barrier()
+
+    def order(self) -> None:
+        """A full barrier where the processor needs one."""
+        if not self.ordered:
+            self.barrier()
 
     @contextlib.contextmanager
     def header(self, memory: Memory) -> Iterator[tuple[memoryview, layout.Header] | None]:
@@ -64,7 +69,7 @@ class _Home:
             yield None
             return
         with memory.map(layout.HEADER_SIZE) as page, memoryview(page) as octets, octets.cast("Q") as words:
-            found = states.load_header(words, self.name, order)
+            found = states.load_header(words, self.name, self.order)
             yield None if found is None else (words, found)
 
     def map(self, memory: Memory, capacity: int) -> Mapped:
@@ -79,7 +84,7 @@ class InMemory(_Home):
     owner = 0  # see `layout`
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        super().__init__(name)
         self.place = system.place(name)
         self.roles = system.channel_roles(self.place)
         self._lingered = 0
@@ -153,8 +158,8 @@ class InFile(_Home):
     kept = True
 
     def __init__(self, name: str, path: str) -> None:
+        super().__init__(name)
         system.place(name)  # raises InvalidName
-        self.name = name
         self.owner = layout.owner(name)
         self.location = os.path.abspath(path)  # a process may change its directory
         self.place = Place(name, self.location)

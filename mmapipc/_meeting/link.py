@@ -8,9 +8,9 @@ peer as exceptions.
 from __future__ import annotations
 
 from .._ring import layout
-from .._ring.ring import Barrier, Consumer, Producer
+from .._ring.ring import Consumer, Producer
 from .._ring.states import Verdict
-from .._system import PEER, RECEIVER, SENDER, system
+from .._system import PEER, RECEIVER, SENDER
 from ..errors import (
     ChannelTimeout,
     LayoutError,
@@ -50,11 +50,8 @@ class Link:
     def _join(self, half: Half) -> None:
         """Make the waiter for the half of the ring in `mapped`."""
         assert self.mapped is not None
-        mapping = self.mapped.mapping
-        system.join_fences()
-        self.waiter = Waiter(
-            half, system.futex(mapping, half.own_counter * 8), system.futex(mapping, half.peer_counter * 8), self.clock
-        )
+        own, peers = self.mapped.futex(half.own_counter), self.mapped.futex(half.peer_counter)
+        self.waiter = Waiter(half, own, peers, self.clock)
         self.half = half
 
     @property
@@ -165,18 +162,19 @@ class SendingLink(Link):
                 self.mapped.words,
                 self.mapped.data,
                 self.name,
-                barrier=Barrier(),
-                ordered=system.ORDERED,
+                barrier=self.home.barrier,
+                ordered=self.home.ordered,
                 link=self,
                 persistent=self.persistent,
             )
         )
 
     def look(self, probe: bool) -> Verdict | None:
+        if not self.persistent or self._on_lost is None:
+            return super().look(probe)
         came = self.half.receivers
         verdict = super().look(probe)
-        if self.persistent and self._on_lost is not None:
-            self._tell_of_lost(came)
+        self._tell_of_lost(came)
         return verdict
 
     def _tell_of_lost(self, came: int) -> None:
@@ -283,7 +281,12 @@ class ReceivingLink(Link):
         assert self.mapped is not None
         self._join(
             Consumer(
-                self.mapped.words, self.mapped.data, self.name, barrier=Barrier(), ordered=system.ORDERED, link=self
+                self.mapped.words,
+                self.mapped.data,
+                self.name,
+                barrier=self.home.barrier,
+                ordered=self.home.ordered,
+                link=self,
             )
         )
 

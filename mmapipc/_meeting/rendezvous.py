@@ -11,7 +11,6 @@ import os
 
 from .._ring import layout, states
 from ..errors import ChannelError, ChannelTimeout
-from .homes import order
 from .link import ReceivingLink, SendingLink
 from .waiting import until
 
@@ -100,7 +99,7 @@ class _Beginning:
                 link.mapped.words,
                 layout.Header(self._capacity, stream_id, link.persistent, home.owner),
                 os.getpid(),
-                order,
+                home.order,
             )
             return True
 
@@ -150,7 +149,7 @@ def _attach(link: ReceivingLink) -> bool | None:
                 memory.close()
         words = link.mapped.words
         layout.load_sequences(words, constant.capacity, name)
-        states.attach(words, os.getpid(), name, order)
+        states.attach(words, os.getpid(), name, home.order)
         return True
 
 

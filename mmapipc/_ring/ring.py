@@ -483,6 +483,8 @@ class Consumer(Half):
     ) -> None:
         super().__init__(words, data, name, barrier=barrier, ordered=ordered, link=link)
         self.sequence, self._published = layout.load_sequences(words, self.capacity, name)
+        # ORDER: write_seq before the bytes.  Pairs with `Producer.write` and `_publish`.
+        self._order()
 
     @property
     def awaited(self) -> int:

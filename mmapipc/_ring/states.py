@@ -163,9 +163,9 @@ def give_up(words: memoryview, sequence: int, order: Order) -> None:
 
 def leave(words: memoryview, state: int, order: Order) -> None:
     """Leave the stream as CLOSED or ABORTED; for its receiver."""
-    # ORDER: the last read_seq before the state.  Pairs with `Producer.verdict`.
+    # The call stays, so a sender that sees it before the state looks again.  The
+    # state is the last: once it is stored, a sender may clear the file for a new stream.
+    words[layout.RECEIVER_CALLS] = layout.LEFT
+    # ORDER: the call and the last read_seq before the state.  Pairs with `Producer.verdict`.
     order()
     words[layout.RECEIVER_STATE] = state
-    # ORDER: the state before the call that makes the sender look at it.
-    order()
-    words[layout.RECEIVER_CALLS] = layout.LEFT
