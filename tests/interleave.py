@@ -561,7 +561,8 @@ class Exploration:
             if pending is not None:
                 for answer, others, changed in self._answers(i, pending, life, lives, memory):
                     yield (i, *pending, "->", answer), (_put(others, i, others[i].after(answer)), changed)
-                if pending[0] == "sleep" and not (life.asleep or life.buffer) and memory[pending[1]] == pending[2]:
+                can_sleep = pending[0] == "sleep" and not (life.asleep or life.buffer)
+                if can_sleep and memory[pending[1]] == pending[2]:
                     yield (i, *pending, "begins"), (_put(lives, i, life.falling_asleep()), memory)
 
     def _nobody_else_stores(self, i: int, cell: Hashable, lives: _Lives, memory: _Memory) -> bool:
@@ -569,7 +570,9 @@ class Exploration:
         if cell in self._constant and memory[cell]:
             return True
         writers = self._writers.get(cell)
-        return writers is not None and all([j == i or lives[j].done or j > i and i in writers for j in writers])
+        if writers is None:
+            return False
+        return all([j == i or lives[j].done or j > i and i in writers for j in writers])
 
     def _die(self, i: int, lives: _Lives, memory: _Memory) -> tuple[_Lives, _Memory]:
         for cell, value in lives[i].buffer:
@@ -655,7 +658,8 @@ class Exploration:
 
     @staticmethod
     def _others_are_done(i: int, lives: _Lives) -> bool:
-        return all(other.done for j, other in enumerate(lives) if j != i)
+        """Or can do nothing before this one is done."""
+        return all(other.done or other.pending == ("follow", i) for j, other in enumerate(lives) if j != i)
 
 
 def _put(lives: _Lives, i: int, life: _Life) -> _Lives:

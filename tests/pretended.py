@@ -157,7 +157,7 @@ class World:
         self.machine.claim(CLAIMS[role])
         return Claim(self)
 
-    def is_home_of(self, role: str) -> bool:
+    def is_home_of(self, claim: Claim) -> bool:
         """True: nobody removes the file."""
         return True
 
@@ -197,7 +197,7 @@ class World:
         """As in `homes`: a file is cleared, memory makes room for other memory."""
         if self.kept:
             assert found is not None
-            states.clear(found.words, self.owner)  # type: ignore[arg-type]
+            states.clear(found.words, self.owner, self.order)  # type: ignore[arg-type]
             return found
         if found is not None:
             self.machine.store(NAME, 0)

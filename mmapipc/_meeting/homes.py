@@ -247,7 +247,7 @@ class InFile(_Home):
             found.extend(size)
         with found.map(layout.HEADER_SIZE) as page:
             with memoryview(page) as octets, octets.cast("Q") as words:
-                states.clear(words, self.owner, order)
+                states.clear(words, self.owner, self.order)
             # Or the disk might go on having the end of the stream before, with bytes of this one.
             found.flush(page)
         return found
