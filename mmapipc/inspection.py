@@ -130,7 +130,7 @@ class Looker:
         return look
 
     def watch(self) -> Iterator[Look]:
-        """Look again and again until the channel has ended, as the last look shows.  Raises as `look` does."""
+        """Look again and again until the channel has ended, as the last look shows.  Raises as `look`."""
         look = self.look()
         ended = False
         # Once more after the end: those who have left may still be tidying up.

@@ -121,8 +121,8 @@ class Mapping:
             length = size - offset
         if offset < 0 or length < 1 or offset + length > size:
             raise InvalidView(
-                f"{self._label}: a view of {length} bytes from {offset} on is not inside the {size} that there are; "
-                "move it there"
+                f"{self._label}: a view of {length} bytes from {offset} on is not inside the {size} "
+                "that there are; move it there"
             )
         return length
 

@@ -11,7 +11,7 @@ from unittest import mock
 
 import mmapipc
 from mmapipc._cli.arguments import parse, parse_size
-from mmapipc._meeting import rendezvous
+from mmapipc._meeting import homes
 
 from .helpers import DEADLINE, WINDOWS, Background, ChannelTest, eventually, noise
 
@@ -160,7 +160,7 @@ class Endings(ChannelTest):
         with mmapipc.Sender(self.name, timeout=DEADLINE, persist=True, on_lost=lost.append) as sender:
             sender.write(b"0123456789")
             # Between the steps of attaching: it is counted, and not yet there.
-            with mock.patch.object(rendezvous, "order", lambda: sender._link.look(True)):
+            with mock.patch.object(homes.InMemory, "order", lambda home: sender._link.look(True)):
                 for size in (4, 6):
                     with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
                         receiver.read(size)

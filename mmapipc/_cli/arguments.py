@@ -155,9 +155,7 @@ Each command has a --help of its own: mmapipc send --help
         dest="command", required=True, metavar="COMMAND", title="commands", parser_class=_Command
     )
 
-    def add(
-        name: str, fill: Callable[[_Command], None], *, help: str, description: str, epilog: str
-    ) -> None:
+    def add(name: str, fill: Callable[[_Command], None], *, help: str, description: str, epilog: str) -> None:
         command = commands.add_parser(
             name,
             help=help,

@@ -36,7 +36,7 @@ class Mapped:
             self.data = whole[layout.HEADER_SIZE :]
 
     def futex(self, word: int) -> Futex | None:
-        """The counter in that word of the header as something to sleep on, None where that is not to be had."""
+        """The counter in that word of the header as something to sleep on, or None."""
         system.join_fences()
         return system.futex(self.mapping, word * 8)
 
@@ -64,7 +64,7 @@ class _Home:
 
     @contextlib.contextmanager
     def header(self, memory: Memory) -> Iterator[tuple[memoryview, layout.Header] | None]:
-        """The words of a complete header, and the copy that was checked; None when its creator has not got so far."""
+        """The words of a complete header, and the copy that was checked; None while there is none."""
         if not memory.has(layout.HEADER_SIZE):
             yield None
             return
@@ -230,12 +230,12 @@ class InFile(_Home):
         read, write = layout.load_sequences(words, header.capacity, self.name)
         if read != write:
             raise Undelivered(
-                f"{self.name}: {self.location} has {write - read} bytes of an earlier stream that no receiver has "
-                "taken; receive them, or remove the file"
+                f"{self.name}: {self.location} has {write - read} bytes of an earlier stream that no "
+                "receiver has taken; receive them, or remove the file"
             )
 
     def renew(self, found: Memory | None, capacity: int) -> Memory | None:
-        """The file with an empty header, and room for a new stream; None when it was empty or somebody removed it."""
+        """The file with an empty header, and room for a new stream; None when it was empty or missing."""
         if found is None:
             # The file becomes a ring here: from now on it begins as one.  Only who has the sender's role
             # does that, or two would; whoever dies before that leaves an empty file.
@@ -269,7 +269,7 @@ class InFile(_Home):
             )
 
     def observe(self) -> Observed | None:
-        """The file to look at only; None when it is missing or empty.  LayoutError when it is not this channel's."""
+        """The file to look at only; None when it is missing or empty.  LayoutError when it is not ours."""
         try:
             seen = system.observe_file(self.place)
         except (NoSuchMapping, InvalidSize):

@@ -82,7 +82,7 @@ class Link:
         self.hail()
 
     def look(self, probe: bool) -> Verdict | None:
-        """The half's verdict, or None while there is only to wait; `probe` asks the system whether the peer lives."""
+        """The half's verdict, None while there is only to wait; `probe` asks whether the peer lives."""
         verdict = self.half.verdict(probe)
         return None if verdict is Verdict.WAIT else verdict
 
@@ -267,7 +267,9 @@ class SendingLink(Link):
         self.abort()
         if verdict is not None:
             self._raise_unless_fine(verdict, None)
-        raise StreamAborted(f"{self.name}: an earlier write failed, so the stream was given up and not finished")
+        raise StreamAborted(
+            f"{self.name}: an earlier write failed, so the stream was given up and not finished"
+        )
 
 
 class ReceivingLink(Link):

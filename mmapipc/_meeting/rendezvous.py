@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def begin(link: SendingLink, capacity: int) -> None:
-    """Begin a stream, once no receiver is attached to an earlier one.  Raises ChannelTimeout and what it meets."""
+    """Begin a stream, once no receiver is attached to an earlier one.  Raises ChannelTimeout."""
     beginning = _Beginning(link, capacity)
     with _undone(link):
         if not until(beginning.attempt, link.timeout, link.clock):
@@ -33,7 +33,7 @@ def begin(link: SendingLink, capacity: int) -> None:
 
 
 def attach(link: ReceivingLink) -> None:
-    """Attach to a stream, once there is one that wants a receiver.  Raises ChannelTimeout and what it meets."""
+    """Attach to a stream, once there is one that wants a receiver.  Raises ChannelTimeout."""
     with _undone(link):
         if not until(lambda: _attach(link), link.timeout, link.clock):
             raise ChannelTimeout(
@@ -137,7 +137,11 @@ def _attach(link: ReceivingLink) -> bool | None:
                 words, constant = known
                 states.settle_receiver(words, name)
                 if not states.wants_receiver(
-                    words, name, persistent=constant.persistent, kept=home.kept, sender_lives=link.peer_of(words)
+                    words,
+                    name,
+                    persistent=constant.persistent,
+                    kept=home.kept,
+                    sender_lives=link.peer_of(words),
                 ):
                     return None
             if not home.fits(memory, layout.HEADER_SIZE + constant.capacity):

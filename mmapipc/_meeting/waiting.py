@@ -43,12 +43,13 @@ if TYPE_CHECKING:
     _T = TypeVar("_T")
 
 _YIELDS = 50  # looks with the processor given away in between
-_YIELDING = 1e-3  # seconds: the longest time to do so; a busy processor may not come back for as long each time
+_YIELDING = 1e-3  # seconds: the longest time to do so; a busy processor may stay away as long each time
 _FIRST_NAP = 50e-6  # seconds
 _LONGEST_NAP = 0.04  # seconds: what a byte may be late after a long silence, where there is no futex
 _LONGEST_SEARCH = 0.1  # seconds: what may pass until a new channel is found
 _FIRST_PARK = 0.1  # seconds
-_LONGEST_PARK = 0.5  # seconds, after a long silence: the longest that a missed wake-up or a peer's death goes unnoticed
+# Seconds, after a long silence: the longest that a missed wake-up or a peer's death goes unnoticed.
+_LONGEST_PARK = 0.5
 _GROWTH = 1.5  # of each nap or park over the one before
 _PROBE_EVERY = 0.05  # seconds between two system calls that ask whether the peer lives, at first
 
@@ -192,7 +193,7 @@ class Waiter:
         return self._own.wake()
 
     def probe_is_due(self, waited: float = 0.0) -> bool:
-        """Whether it is time to ask the system whether the peer lives; less often after a long wait, in seconds."""
+        """Whether it is time to ask whether the peer lives; less often after a long wait, in seconds."""
         now = self._now()
         if now < self._next_probe:
             return False

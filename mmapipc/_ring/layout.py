@@ -193,7 +193,11 @@ def is_ours(page: memoryview) -> bool:
         return beginning == BEGUN_MARK and not any(page[8:])
     with page.cast("Q") as words:
         if beginning == BEGUN_MARK:
-            return words[HEADER_BYTES] in (0, HEADER_SIZE) and words[OWNER] <= 1 + 2**32 and not any(words[_UNUSED:])
+            return (
+                words[HEADER_BYTES] in (0, HEADER_SIZE)
+                and words[OWNER] <= 1 + 2**32
+                and not any(words[_UNUSED:])
+            )
         if beginning[7] == VERSION:
             return words[HEADER_BYTES] == HEADER_SIZE and not any(words[_UNUSED:])
         return words[HEADER_BYTES] == HEADER_SIZE
@@ -208,7 +212,9 @@ def owner_of(words: memoryview) -> int:
 def check_owner(words: memoryview, name: str, path: str) -> None:
     """LayoutError when the ring in the file `path` is that of a channel of another name."""
     if owner_of(words) not in (0, owner(name)):
-        raise LayoutError(f"{name}: {path} belongs to a channel of another name; use that name, or another path")
+        raise LayoutError(
+            f"{name}: {path} belongs to a channel of another name; use that name, or another path"
+        )
 
 
 def validate(words: memoryview, name: str) -> Header:
@@ -273,7 +279,7 @@ def load_sequences(words: memoryview, capacity: int, name: str) -> tuple[int, in
 
 
 def load_pids(words: memoryview, name: str) -> tuple[int, int]:
-    """Load the pids of the sender and of the last receiver, 0 before there is one; LayoutError when one is none."""
+    """Load the pids of the sender and of the last receiver, 0 before there is one; or LayoutError."""
     pids: tuple[int, int] = words[SENDER_PID], words[RECEIVER_PID]
     if max(pids) > _LARGEST_PID:
         raise damaged(name, f"pids {pids[0]} and {pids[1]}")
@@ -297,5 +303,6 @@ def load_moving_sequences(words: memoryview, capacity: int, name: str) -> tuple[
 def damaged(name: str, what: str) -> LayoutError:
     """The error for a field that no correct peer can have written."""
     return LayoutError(
-        f"{name}: the channel's memory is damaged ({what}); start the stream again, or remove the file that it is in"
+        f"{name}: the channel's memory is damaged ({what}); start the stream again, "
+        "or remove the file that it is in"
     )

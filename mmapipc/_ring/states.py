@@ -60,7 +60,7 @@ _UNSATISFIED = (layout.ABSENT, layout.ABORTED, layout.DIED)
 
 
 def clear(words: memoryview, owner: int, order: Order) -> None:
-    """Empty the header of a file for a new stream; for a sender that keeps receivers from attaching meanwhile."""
+    """Empty the header of a file for a new stream; for a sender that keeps receivers away meanwhile."""
     layout.take_back(words)
     # ORDER: the magic before the other fields, for those who only look.  Pairs with `load_header`.
     order()
@@ -68,7 +68,7 @@ def clear(words: memoryview, owner: int, order: Order) -> None:
 
 
 def load_header(words: memoryview, name: str, order: Order) -> layout.Header | None:
-    """Check the constant fields and return a copy; None when the sender has not completed them.  LayoutError."""
+    """Check the constant fields and return a copy; None while they are not complete.  LayoutError."""
     if not layout.is_complete(words):
         return None
     # ORDER: the magic before the other fields.  Pairs with `begin`.

@@ -24,9 +24,12 @@ def claim(roles: Roles, role: str) -> Claim:
             return claim
         pid = roles.holder(role)
         if pid is not None:
-            raise RoleTaken(f"{place.name}: there is a {role} already (pid {pid}); use another name or end it")
+            raise RoleTaken(
+                f"{place.name}: there is a {role} already (pid {pid}); use another name or end it"
+            )
         if time.monotonic() > deadline:
             raise MemoryRefused(
-                f"{place.name}: a stopped process still tidies up, or looks, at {place.location}; end it or let it go on"
+                f"{place.name}: a stopped process still tidies up, or looks, at {place.location}; "
+                "end it or let it go on"
             )
         time.sleep(_BETWEEN)

@@ -17,7 +17,7 @@ class Claim(Protocol):
     """A role of a channel that this process has.  The kernel takes it back when the process ends."""
 
     def holder(self, role: str) -> int | None:
-        """The pid of who has another role of the channel; None when nobody has it.  Needs no new descriptor."""
+        """The pid of who has another role of the channel, or None.  Needs no new descriptor."""
 
     def stands(self) -> bool:
         """Whether the role is still that of the place: in the place of a file there may be another by now."""
@@ -38,7 +38,7 @@ class Roles(Protocol):
         """The channel, or the file, for messages."""
 
     def attempt(self, role: str) -> Claim | None:
-        """Take the role; None when somebody has it, or is just letting go.  `claims.claim` makes more of it."""
+        """Take the role; None when somebody has it, or is just letting go."""
 
     def holder(self, role: str) -> int | None:
         """The pid of who has the role; None when nobody has it."""
@@ -127,7 +127,7 @@ class System(Protocol):
         """The roles of a channel in memory."""
 
     def file_roles(self, place: Place) -> Roles:
-        """The roles of the ring in the file at that place; attempt and holder raise NoSuchMapping without one."""
+        """The roles of the ring in the file at that place; they raise NoSuchMapping without one."""
 
     def create(self, place: Place, size: int) -> Memory:
         """Make the memory of a channel, all zero; the caller has the sender's role."""
@@ -142,7 +142,7 @@ class System(Protocol):
         """
 
     def share(self, place: Place, size: int, create: bool) -> tuple[Memory, bool]:
-        """The memory of that name for a `Mapping`, and whether it was made: it lives while anybody has it so."""
+        """The memory of that name for a `Mapping`, and whether it was made; it lives while anybody has it."""
 
     def open_file(
         self, place: Place | None, file: Place, size: int, create: bool, writable: bool

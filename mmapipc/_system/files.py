@@ -57,7 +57,7 @@ def refused(file: Place, error: OSError, advice: str = "") -> ChannelError:
 
 @contextlib.contextmanager
 def opening(file: Place, advice: str = "", missing: str = "") -> Iterator[None]:
-    """Raise what the system refuses within the block in our words; `missing` is advice if there is no file."""
+    """Raise what the system refuses in our words; `missing` is advice if there is no file."""
     try:
         yield
     except ChannelError:

@@ -39,7 +39,13 @@ class Futex:
     def wait(self, expected: int, seconds: float) -> None:
         """Sleep while the counter is still `expected`: until `wake`, a signal, or for so many seconds."""
         span = _Timespec(int(seconds), int(seconds % 1 * 1e9))
-        _blocking(self._futex, self._address, _FUTEX_WAIT, ctypes.c_uint32(expected & 0xFFFFFFFF), ctypes.byref(span))
+        _blocking(
+            self._futex,
+            self._address,
+            _FUTEX_WAIT,
+            ctypes.c_uint32(expected & 0xFFFFFFFF),
+            ctypes.byref(span),
+        )
 
     def wake(self) -> bool:
         """Wake whoever sleeps on the counter; return whether somebody did."""

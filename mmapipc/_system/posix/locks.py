@@ -44,7 +44,7 @@ def _flock(kind: int, span: tuple[int, int]) -> bytes:
 
 
 def lock(file: FileIO, span: tuple[int, int] = EVERYTHING, *, shared: bool = False) -> bool:
-    """Lock the range (start, length); return whether it was free.  Changes a lock that `file` has, in one step.
+    """Lock the range (start, length), or change the lock there, in one step; return whether it was free.
 
     Raises OSError when the file system has no such locks.
     """
@@ -58,7 +58,7 @@ def lock(file: FileIO, span: tuple[int, int] = EVERYTHING, *, shared: bool = Fal
 
 
 def unlock(file: FileIO) -> None:
-    """Give up all of this open's locks.  A child that was forked a moment ago may have the file open still."""
+    """Give up all of this open's locks, which a child that was forked a moment ago may still have."""
     fcntl.fcntl(file, _SET, _flock(fcntl.F_UNLCK, EVERYTHING))
 
 

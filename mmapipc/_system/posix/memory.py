@@ -175,7 +175,7 @@ def create(place: Place, size: int) -> Memory:
 
 
 def _reserve(fd: int, start: int, size: int) -> None:
-    """Give the file its bytes from `start` on now: on a full disk this fails, and not a later store (SIGBUS)."""
+    """Give the file its bytes from `start` on: a full disk fails now, and not a later store (SIGBUS)."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(fd, start, size - start)
     else:  # macOS
@@ -238,7 +238,9 @@ def _share(place: Place, size: int, create: bool) -> tuple[io.FileIO, bool]:
         time.sleep(0.001)
 
 
-def open_file(place: Place | None, file: Place, size: int, create: bool, writable: bool) -> tuple[Memory, bool]:
+def open_file(
+    place: Place | None, file: Place, size: int, create: bool, writable: bool
+) -> tuple[Memory, bool]:
     """Open a file of the user's as memory; with `create` make it or extend it to `size` bytes."""
     opened, wanted, made = files.open_regular(file, size, create, writable)
     lock = None

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from ..names import Place
 
+
 def open_private(place: Place, path: str, flags: int = 0, access: int = os.O_RDWR) -> io.FileIO:
     """Open a file of the channel's.
 

@@ -70,10 +70,12 @@ class Claim:
         return self._roles.have(self._file)
 
     def release(self, *, memory: bool = True) -> None:
-        """Give the role back.  The last one who leaves removes what nobody needs then; also the memory, if told to."""
+        """Give the role back.  The last one who leaves removes what is left; the memory, if told to."""
         held.discard(self)
         try:
-            with contextlib.suppress(OSError):  # an error here is none of the stream's, and closing unlocks too
+            with contextlib.suppress(
+                OSError
+            ):  # an error here is none of the stream's, and closing unlocks too
                 locks.unlock(self._file)
             # Of two that leave at the same time, the one that unlocks last finds the other's lock gone.
             self._roles.tidy(self._file, memory)

@@ -31,7 +31,9 @@ class Memory:
     One of a file has the open file, and perhaps no tag.
     """
 
-    def __init__(self, place: Place, tag: str | None, handle: win32.Handle, file: io.FileIO | None = None) -> None:
+    def __init__(
+        self, place: Place, tag: str | None, handle: win32.Handle, file: io.FileIO | None = None
+    ) -> None:
         self._place = place
         self._tag = tag
         self._handle = handle
@@ -66,7 +68,7 @@ class Memory:
         return size if self._file is None else min(size, os.fstat(self._file.fileno()).st_size)
 
     def has(self, length: int) -> bool:
-        """Whether there are as many bytes yet: a mapping object has its own from the start, and `map` counts them."""
+        """Whether there are as many bytes yet.  A mapping object has all from the start."""
         return self._file is None or self.size() >= length
 
     def fits(self, length: int) -> bool:
@@ -117,7 +119,7 @@ def _open(place: Place) -> win32.Handle | None:
 
 
 class Observed:
-    """A view of a mapping object without a handle: it does not keep the name, for which a new sender would wait."""
+    """A view of a mapping object without a handle: it does not keep the name from a new sender."""
 
     def __init__(self, place: Place, handle: win32.Handle, bytes_of_file: int | None = None) -> None:
         self._view = win32.map_view(handle, win32.FILE_MAP_READ, 0, 0, 0)
@@ -157,7 +159,11 @@ class Observed:
 
 
 def _make(
-    place: Place, tag: str | None, size: int, file: int = win32.PAGEFILE, protection: int = win32.PAGE_READWRITE
+    place: Place,
+    tag: str | None,
+    size: int,
+    file: int = win32.PAGEFILE,
+    protection: int = win32.PAGE_READWRITE,
 ) -> tuple[win32.Handle, bool]:
     """Make a mapping object, or open that of the tag; return (its handle, whether it was made)."""
     ctypes.set_last_error(0)
@@ -173,7 +179,9 @@ def create(place: Place, size: int) -> Memory:
     handle, new = _make(place, place.location, size)
     if not new:
         handle.close()
-        raise MemoryRefused(f"{place.name}: another process has just taken {place.location}; use another name")
+        raise MemoryRefused(
+            f"{place.name}: another process has just taken {place.location}; use another name"
+        )
     return Memory(place, place.location, handle)
 
 
@@ -205,7 +213,9 @@ def _take(
     return handle, created
 
 
-def open_file(place: Place | None, file: Place, size: int, create: bool, writable: bool) -> tuple[Memory, bool]:
+def open_file(
+    place: Place | None, file: Place, size: int, create: bool, writable: bool
+) -> tuple[Memory, bool]:
     """Open a file of the user's as memory; with `create` make it or extend it to `size` bytes."""
     opened, wanted, made = files.open_regular(file, size, create, writable)
     try:

@@ -38,7 +38,9 @@ def refused(name: str, tag: str, code: int) -> ChannelError:
     if code == win32.ERROR_PATH_NOT_FOUND:
         advice = f"the system does not take {tag} as a name; use another one"
     elif code == win32.ERROR_ACCESS_DENIED:
-        advice = f"access to {tag} is denied; use another name, without Global\\ unless you are an administrator"
+        advice = (
+            f"access to {tag} is denied; use another name, without Global\\ unless you are an administrator"
+        )
     else:
         advice = f"{tag}: {ctypes.FormatError(code)}"
     refusal = MemoryRefused(f"{name}: {advice}")

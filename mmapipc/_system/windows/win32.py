@@ -43,7 +43,9 @@ class _Owner:
     """Gives back what its value stands for, at the latest when it is collected."""
 
     value: int | None
-    _give_back: Callable[[int], object]  # of the class, which outlives the module's names at the interpreter's end
+    _give_back: Callable[
+        [int], object
+    ]  # of the class, which outlives the module's names at the interpreter's end
 
     def close(self) -> None:
         """Give it back."""
@@ -109,7 +111,9 @@ create_semaphore = _declare(
     "CreateSemaphoreW", Handle, ctypes.c_void_p, wintypes.LONG, wintypes.LONG, wintypes.LPCWSTR
 )
 open_semaphore = _declare("OpenSemaphoreW", Handle, wintypes.DWORD, wintypes.BOOL, wintypes.LPCWSTR)
-release_semaphore = _declare("ReleaseSemaphore", wintypes.BOOL, wintypes.HANDLE, wintypes.LONG, ctypes.c_void_p)
+release_semaphore = _declare(
+    "ReleaseSemaphore", wintypes.BOOL, wintypes.HANDLE, wintypes.LONG, ctypes.c_void_p
+)
 create_mapping = _declare(
     "CreateFileMappingW",
     Handle,
