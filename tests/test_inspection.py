@@ -340,6 +340,57 @@ for number in range(10_000_000):
         with contextlib.closing(inspection.Looker(self.name, file)) as looker:
             return looker.look()
 
+    @unittest.skipIf(WINDOWS, "POSIX only: on Windows a look that is stopped keeps the name for a while")
+    def test_ends_that_come_or_go_at_any_moment_of_a_look(self):
+        ends = []
+
+        def come():
+            ends.append(mmapipc.Sender(self.name, 100, DEADLINE))
+            ends.append(mmapipc.Receiver(self.name, DEADLINE))
+
+        def go():
+            ends[0].finish()
+            while ends:
+                ends.pop(order).close()
+
+        def go_and_come():
+            go()
+            come()
+
+        def look(at, act):
+            """Look, and act at so many-th moment of that; return the status, and whether it came to that."""
+            moments = 0
+
+            def tick(frame, event, argument):
+                nonlocal moments
+                moments += 1
+                if moments == at:
+                    act()
+
+            try:
+                sys.setprofile(tick)
+                status = self.look().status
+            except inspection.NoChannel:
+                status = "nothing"
+            finally:
+                sys.setprofile(None)
+            return status, moments >= at
+
+        for order in (0, -1):  # who is the first to leave
+            for before, act in ((go, come), (come, go), (come, go_and_come)):
+                at, acted, seen = 1, True, set()
+                while acted:
+                    if bool(ends) != (before is come):
+                        before()
+                    status, acted = look(at, act)
+                    self.assertNotIn(status, ("stale", "unusable"), f"{act.__name__} at moment {at}")
+                    seen.add(status)
+                    at += 1
+                self.assertGreater(len(seen), 1)
+                self.assertGreater(at, 50)
+        if ends:
+            go()
+
     def test_a_channel_whose_ends_come_and_go_is_never_stale(self):
         code = """
 say('ready')

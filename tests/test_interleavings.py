@@ -20,10 +20,9 @@ from mmapipc._meeting.link import ReceivingLink, SendingLink
 from mmapipc._ring import layout, ring, states
 from mmapipc._ring.ring import Consumer, Half, Producer
 from mmapipc._ring.states import Verdict
-from mmapipc._system import RECEIVER, SENDER
 
 from .interleave import CHANGER_CLAIM, Exploration, Violation
-from .pretended import NAME, NEXT, TIMEOUT, CheckpointWaiter, World
+from .pretended import NAME, TIMEOUT, CheckpointWaiter, World
 
 GONE = (Verdict.LEFT, Verdict.GAVE_UP, Verdict.DIED)
 BEGUN = int.from_bytes(layout.BEGUN_MARK, sys.byteorder)

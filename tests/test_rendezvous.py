@@ -194,6 +194,74 @@ class Openings(ChannelTest):
                     self.check(kind, file, attempt, handles)
 
 
+# For each line with a kind, a moment and perhaps a path: a process opens an end, forks at that moment as another
+# of its threads may, and is killed when it has opened.  Says whether it came to that; the fork lives until the next line.
+FORKS = """
+import signal
+def opens(kind, at, path):
+    moments = 0
+    def tick(frame, event, argument):
+        nonlocal moments
+        # Until what was opened is known it cannot be closed: that is left out.
+        if event == 'return' or frame.f_code.co_name == 'owned' or '_weakrefset' in frame.f_code.co_filename:
+            return
+        moments += 1
+        if moments == at and not os.fork():
+            os.close(go_on)
+            os.write(said, b'+')
+            os.read(wait, 1)
+            os._exit(0)
+    sys.setprofile(tick)
+    end = getattr(mmapipc, kind)(name, timeout=60, file=path)
+    sys.setprofile(None)
+    os.write(said, b'.' if moments < at else b'-')
+    signal.pause()
+say('ready')
+for line in sys.stdin:
+    kind, at, *path = line.split()
+    (hear, said), (wait, go_on) = os.pipe(), os.pipe()
+    parent = os.fork()
+    if not parent:
+        opens(kind, int(at), path[0] if path else None)
+    heard = b''
+    while not (b'.' in heard or b'+' in heard and b'-' in heard):  # both are up, and the end is open
+        heard += os.read(hear, 2)
+    os.kill(parent, signal.SIGKILL)
+    os.waitpid(parent, 0)
+    say('opened' if b'.' in heard else 'forked')
+    sys.stdin.readline()
+    for end in (hear, said, wait, go_on):
+        os.close(end)
+"""
+
+
+@unittest.skipIf(WINDOWS, "POSIX only: fork")
+class Forks(ChannelTest):
+    def test_a_child_forked_at_any_moment_holds_nothing_beyond_its_parent(self) -> None:
+        path = str(self.folder / "ring")
+        self.exchange(path)
+        child = self.python(FORKS, stdin=subprocess.PIPE)
+        self.assertEqual(child.line(), "ready")
+        for kind, file in (("Sender", None), ("Sender", path), ("Receiver", path)):
+            at, said = 1, ""
+            while said != "opened":
+                if kind == "Receiver":
+                    with contextlib.suppress(mmapipc.Undelivered), mmapipc.Sender(self.name, timeout=0, file=file) as end:
+                        end.write(b"all of it")
+                child.feed(f"{kind} {at} {file or ''}\n".encode())
+                said = child.line()
+                if kind == "Receiver":
+                    with mmapipc.Receiver(self.name, timeout=0, file=file) as end:
+                        self.assertEqual(end.read(), b"all of it")
+                else:
+                    mmapipc.Sender(self.name, timeout=0, file=file).abort()
+                child.feed(b"\n")
+                at += 13
+            self.assertGreater(at, 200)
+        child.end_input()
+        child.end()
+
+
 class Often(ChannelTest):
     def test_a_thousand_ends_leave_nothing_open(self) -> None:
         path = str(self.folder / "ring")

@@ -8,6 +8,7 @@ import functools
 import io
 import os
 import stat
+import weakref
 
 from ..errors import (
     ChannelError,
@@ -42,7 +43,21 @@ def owned(path: str, flags: int, access: int) -> io.FileIO:
     """
     if access == os.O_RDONLY and os.path.isdir(path):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-    return next(map(io.FileIO, map(os.open, (path,), (flags | access,), (0o600,)), (_MODES[access],)))
+    file = next(map(io.FileIO, map(os.open, (path,), (flags | access,), (0o600,)), (_MODES[access],)))
+    _held.add(file)
+    return file
+
+
+# A forked child shares what is open, also in the middle of taking something, and would keep the locks beyond
+# its parent's death.
+_held: weakref.WeakSet[io.FileIO] = weakref.WeakSet()
+
+
+def disown_all() -> None:
+    """In a forked child: let go of what is the parent's."""
+    for file in list(_held):
+        file.close()
+    _held.clear()
 
 
 def refused(file: Place, error: OSError, advice: str = "") -> ChannelError:

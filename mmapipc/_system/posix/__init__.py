@@ -7,9 +7,8 @@ import os
 
 from ...errors import InvalidName, MemoryRefused
 from .. import names
-from ..files import make as make, mark as mark
+from ..files import disown_all, make as make, mark as mark
 from ..names import Place
-from . import memory, roles
 from .memory import (
     create as create,
     observe as observe,
@@ -92,13 +91,4 @@ def channels() -> list[str]:
     return sorted(found)
 
 
-def _disown_all() -> None:
-    for opened in list(memory.held):
-        opened.disown()
-    for claim in list(roles.held):
-        claim.disown()
-    memory.held.clear()
-    roles.held.clear()
-
-
-os.register_at_fork(after_in_child=_disown_all)
+os.register_at_fork(after_in_child=disown_all)

@@ -17,7 +17,6 @@ import io
 import mmap
 import os
 import time
-import weakref
 
 from ...errors import ChannelError, MappingTooSmall, MemoryRefused, NoSuchMapping
 from .. import files, names
@@ -73,7 +72,6 @@ class Memory:
         self._place = place
         self._file = file
         self._lock = lock
-        held.add(self)
 
     def map(self, length: int, offset: int = 0, access: int = mmap.ACCESS_WRITE) -> mmap.mmap:
         """Map `length` bytes; MappingTooSmall when there are fewer."""
@@ -115,16 +113,9 @@ class Memory:
 
     def close(self) -> None:
         """Let go of the file, and of the lock that comes with the memory."""
-        held.discard(self)
         self._file.close()
         if self._lock is not None:
             self._lock.release()
-
-    def disown(self) -> None:
-        """In a forked child: let go of what is the parent's."""
-        self._file.close()
-        if self._lock is not None:
-            self._lock.file.close()
 
 
 def _take(place: Place, flags: int) -> tuple[io.FileIO, bool] | None:
@@ -294,7 +285,3 @@ def observe(place: Place) -> Observed | None:
 def observe_file(place: Place) -> Observed:
     """Open the user's file at that path to look at it.  Raises NoSuchMapping, InvalidSize."""
     return Observed(place, files.open_regular(place, 0, create=False, writable=False)[0])
-
-
-# A forked child shares the opens, and would keep the locks beyond its parent's death.
-held: weakref.WeakSet[Memory] = weakref.WeakSet()

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import weakref
 
 from ...errors import ChannelError, UnsafeMemory
 from .. import files
@@ -57,7 +56,6 @@ class Claim:
     def __init__(self, file: io.FileIO, roles: Roles | FileRoles) -> None:
         self._file = file
         self._roles = roles
-        held.add(self)
 
     def holder(self, role: str) -> int | None:
         """The pid of who has another role of the channel, or None.  Opens nothing."""
@@ -71,20 +69,14 @@ class Claim:
 
     def release(self, *, memory: bool = True) -> None:
         """Give the role back.  The last one who leaves removes what is left; the memory, if told to."""
-        held.discard(self)
         try:
-            with contextlib.suppress(
-                OSError
-            ):  # an error here is none of the stream's, and closing unlocks too
+            # An error here is none of the stream's, and closing unlocks too.
+            with contextlib.suppress(OSError):
                 locks.unlock(self._file)
             # Of two that leave at the same time, the one that unlocks last finds the other's lock gone.
             self._roles.tidy(self._file, memory)
         finally:
             self._file.close()  # with whatever is locked still
-
-    def disown(self) -> None:
-        """In a forked child: let go of what is the parent's."""
-        self._file.close()
 
 
 class Roles:
@@ -182,7 +174,3 @@ class FileRoles:
 
     def tidy(self, file: io.FileIO, memory: bool) -> None:
         """Nothing: the file is the user's, and stays."""
-
-
-# A forked child shares the opens, and would keep the locks beyond its parent's death.
-held: weakref.WeakSet[Claim] = weakref.WeakSet()
