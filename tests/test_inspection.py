@@ -362,12 +362,11 @@ while number := number + 1:
 
         def look(at, act):
             """Look, and act at so many-th moment of that; return the status, and whether it came to that."""
-            moments = 0
+            moments = []  # no number: until Python 3.13, tracing a frame puts its variables back
 
             def tick(frame, event, argument):
-                nonlocal moments
-                moments += 1
-                if moments == at:
+                moments.append(event)
+                if len(moments) == at:
                     act()
 
             try:
@@ -377,7 +376,7 @@ while number := number + 1:
                 status = "nothing"
             finally:
                 sys.setprofile(None)
-            return status, moments >= at
+            return status, len(moments) >= at
 
         for order in (0, -1):  # who is the first to leave
             for before, act in ((go, come), (come, go), (come, go_and_come)):
