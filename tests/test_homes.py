@@ -24,14 +24,14 @@ STEP = 29 if WINDOWS else 11  # of the moments at which an end that opens is sto
 # says so, and goes on after the next line.  Then it moves bytes, and says how it went.
 STOPS = """
 def run(kind, at, path):
-    moments = 0
+    moments = []  # no number: until Python 3.13, tracing a frame puts its variables back
     def tick(frame, event, argument):
-        nonlocal moments
-        moments += event != 'return'
-        if moments == at and event != 'return':
+        if event == 'return':
+            return
+        moments.append(event)
+        if len(moments) == at:
             say('stopped')
             sys.stdin.readline()
-            moments += 1
     options = {'capacity': 100} if kind == 'Sender' else {}
     opener = getattr(mmapipc, kind)
     try:
@@ -40,7 +40,7 @@ def run(kind, at, path):
             end = opener(name, timeout=60, file=path, **options)
         finally:
             sys.setprofile(None)
-            if moments < at:
+            if len(moments) < at:
                 say('opened')
         with end:
             return end.write(b'first') if kind == 'Sender' else end.read()

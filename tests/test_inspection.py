@@ -320,7 +320,8 @@ while True:
         code = f"""
 say('ready')
 path = {path!r}
-for number in range(10_000_000):
+number = 0
+while number := number + 1:
     with mmapipc.Sender(name, 50 + number % 3 * 50, 60, file=path) as sender:
         sender.write(b'abc')
     with mmapipc.Receiver(name, 60, file=path) as receiver:
@@ -359,12 +360,11 @@ for number in range(10_000_000):
 
         def look(at, act):
             """Look, and act at so many-th moment of that; return the status, and whether it came to that."""
-            moments = 0
+            moments = []  # no number: until Python 3.13, tracing a frame puts its variables back
 
             def tick(frame, event, argument):
-                nonlocal moments
-                moments += 1
-                if moments == at:
+                moments.append(event)
+                if len(moments) == at:
                     act()
 
             try:
@@ -374,7 +374,7 @@ for number in range(10_000_000):
                 status = "nothing"
             finally:
                 sys.setprofile(None)
-            return status, moments >= at
+            return status, len(moments) >= at
 
         for order in (0, -1):  # who is the first to leave
             for before, act in ((go, come), (come, go), (come, go_and_come)):

@@ -48,15 +48,14 @@ def interrupted(at: int, call: Callable[[], object]) -> tuple[object, bool]:
     A moment is when a function begins, and before and after each call of what is written in C: Python
     runs signal handlers after such calls and when functions begin.
     """
-    moments = 0
+    moments = []  # no number: until Python 3.13, tracing a frame puts its variables back
 
     def tick(frame: object, event: str, argument: object) -> None:
-        nonlocal moments
         # When a `with` block ends, handlers run after its `__exit__` only.
         if event == "return" or event == "c_call" and argument.__name__ in ("__exit__", "setprofile"):
             return
-        moments += 1
-        if moments == at:
+        moments.append(event)
+        if len(moments) == at:
             del frame, argument  # the traceback would keep them
             raise Interrupted
 
@@ -67,7 +66,7 @@ def interrupted(at: int, call: Callable[[], object]) -> tuple[object, bool]:
             result = call()
         finally:
             sys.setprofile(None)
-    return result, moments >= at
+    return result, len(moments) >= at
 
 
 class Openings(ChannelTest):
@@ -199,14 +198,13 @@ class Openings(ChannelTest):
 FORKS = """
 import signal
 def opens(kind, at, path):
-    moments = 0
+    moments = []
     def tick(frame, event, argument):
-        nonlocal moments
         # Until what was opened is known it cannot be closed: that is left out.
         if event == 'return' or frame.f_code.co_name == 'owned' or '_weakrefset' in frame.f_code.co_filename:
             return
-        moments += 1
-        if moments == at and not os.fork():
+        moments.append(event)
+        if len(moments) == at and not os.fork():
             os.close(go_on)
             os.write(said, b'+')
             os.read(wait, 1)
@@ -214,7 +212,7 @@ def opens(kind, at, path):
     sys.setprofile(tick)
     end = getattr(mmapipc, kind)(name, timeout=60, file=path)
     sys.setprofile(None)
-    os.write(said, b'.' if moments < at else b'-')
+    os.write(said, b'.' if len(moments) < at else b'-')
     signal.pause()
 say('ready')
 for line in sys.stdin:
