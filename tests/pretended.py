@@ -100,6 +100,10 @@ class Claim:
         actor = self._world.machine.load(CLAIMS[role])
         return self._world.pids[actor - 1] if actor else None
 
+    def stands(self) -> bool:
+        """True: nobody removes the file."""
+        return True
+
     def release(self, *, memory: bool = True) -> None:
         """Give it back.  The memory stays: it may, and it can be found longer so."""
         self._world.machine.release(CLAIMS[self._world.role])
@@ -156,10 +160,6 @@ class World:
         """Wait for the role, and take it."""
         self.machine.claim(CLAIMS[role])
         return Claim(self)
-
-    def is_home_of(self, claim: Claim) -> bool:
-        """True: nobody removes the file."""
-        return True
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[bool]:

@@ -98,10 +98,6 @@ class InMemory(_Home):
         """Take a role.  Raises RoleTaken."""
         return claim(self.roles, role)
 
-    def is_home_of(self, claim: Claim) -> bool:
-        """Whether the role that this process has is still one of this home's."""
-        return claim.stands()
-
     @contextlib.contextmanager
     def changing(self) -> Iterator[bool]:
         """Around beginning a stream or attaching to one: whether that may be done now."""
@@ -173,10 +169,6 @@ class InFile(_Home):
             return claim(self.roles, role)
         except NoSuchMapping:
             return None
-
-    def is_home_of(self, claim: Claim) -> bool:
-        """Whether the file at the path is still the one in which this process has the role."""
-        return claim.stands()
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[bool]:

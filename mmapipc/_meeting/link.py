@@ -25,10 +25,13 @@ from .waiting import CLOCK, Clock, Waiter
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeVar
 
     from .._ring.ring import Half
     from .._system.contract import Claim, Memory
     from .homes import InFile, InMemory, Mapped
+
+    _Half = TypeVar("_Half", bound=Half)
 
 
 class Link:
@@ -47,17 +50,32 @@ class Link:
         self.memory: Memory | None = None
         self.mapped: Mapped | None = None
 
-    def _join(self, half: Half) -> None:
-        """Make the waiter for the half of the ring in `mapped`."""
-        assert self.mapped is not None
-        own, peers = self.mapped.futex(half.own_counter), self.mapped.futex(half.peer_counter)
-        self.waiter = Waiter(half, own, peers, self.clock)
-        self.half = half
+    def _join(self, kind: type[_Half], **options: bool) -> _Half:
+        """Make this end's half of the ring in `mapped`, and its waiter."""
+        mapped, home = self.mapped, self.home
+        assert mapped is not None
+        half = kind(
+            mapped.words,
+            mapped.data,
+            self.name,
+            barrier=home.barrier,
+            ordered=home.ordered,
+            link=self,
+            **options,
+        )
+        self.waiter = Waiter(
+            half, mapped.futex(half.own_counter), mapped.futex(half.peer_counter), self.clock
+        )
+        return half
 
     @property
     def is_joined(self) -> bool:
         """Whether this end takes part in a stream."""
         return self.mapped is not None and hasattr(self, "half")
+
+    def wait(self) -> bool:
+        """Wait for the peer; whether there is something to move.  Raises at a broken end."""
+        raise NotImplementedError
 
     def peer_lives(self) -> bool:
         """Whether the peer that is attached to this very stream has its role still.
@@ -156,18 +174,7 @@ class SendingLink(Link):
 
     def join(self) -> None:
         """Make the half for the stream that is mapped."""
-        assert self.mapped is not None
-        self._join(
-            Producer(
-                self.mapped.words,
-                self.mapped.data,
-                self.name,
-                barrier=self.home.barrier,
-                ordered=self.home.ordered,
-                link=self,
-                persistent=self.persistent,
-            )
-        )
+        self.half = self._join(Producer, persistent=self.persistent)
 
     def look(self, probe: bool) -> Verdict | None:
         if not self.persistent or self._on_lost is None:
@@ -280,17 +287,7 @@ class ReceivingLink(Link):
 
     def join(self) -> None:
         """Make the half for the stream that is mapped."""
-        assert self.mapped is not None
-        self._join(
-            Consumer(
-                self.mapped.words,
-                self.mapped.data,
-                self.name,
-                barrier=self.home.barrier,
-                ordered=self.home.ordered,
-                link=self,
-            )
-        )
+        self.half = self._join(Consumer)
 
     def wait(self) -> bool:
         """Wait for bytes; whether there are some, False at the end of the stream.

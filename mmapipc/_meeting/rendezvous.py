@@ -170,7 +170,7 @@ def _is_at_home(link: SendingLink | ReceivingLink) -> bool:
     Asked after it was opened: from then on nothing is done by its path.
     """
     claim = link.claim
-    if claim is not None and not link.home.is_home_of(claim):
+    if claim is not None and not claim.stands():
         link.claim = None
         claim.release()
     return link.claim is not None

@@ -97,13 +97,10 @@ def refusing(name: str, path: str) -> Iterator[None]:
         raise refused(name, path, error) from None
 
 
-def remove_if_free(file: io.FileIO, path: str) -> bool:
-    """Remove the memory's file unless somebody else has it; return whether nobody has."""
-    if not locks.lock(file):
-        return False
-    if is_at(file, path):
+def remove_if_free(file: io.FileIO, path: str) -> None:
+    """Remove the memory's file unless somebody else has it."""
+    if locks.lock(file) and is_at(file, path):
         os.unlink(path)
-    return True
 
 
 def remove(place: Place) -> None:
