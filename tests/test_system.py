@@ -20,9 +20,11 @@ from .helpers import DEADLINE, WAITS, WINDOWS, ChannelTest, open_handles
 if WINDOWS:
     import ctypes
 
-    from mmapipc._system.windows import win32
+    from mmapipc._system.windows import memory, roles, win32
 else:
     import fcntl
+
+    from mmapipc._system.posix import memory, roles
 
 
 class Contract(unittest.TestCase):
@@ -35,13 +37,12 @@ class Contract(unittest.TestCase):
             self.assertTrue(hasattr(system, name), name)
 
     def test_so_have_its_objects(self) -> None:
-        module = system.memory
         for protocol, kind in (
-            (contract.Memory, module.Memory),
-            (contract.Observed, module.Observed),
+            (contract.Memory, memory.Memory),
+            (contract.Observed, memory.Observed),
             (contract.ChannelRoles, system.channel_roles),
             (contract.Roles, system.file_roles),
-            (contract.Claim, system.roles.Claim),
+            (contract.Claim, roles.Claim),
         ):
             for name, wanted in vars(protocol).items():
                 if inspect.isfunction(wanted) and not name.startswith("_"):

@@ -9,11 +9,11 @@ if TYPE_CHECKING:
     from .contract import System
 
 if sys.platform == "win32":
-    from . import windows
+    from .windows import system as windows
 
     system: "System" = windows
 else:
-    from . import posix
+    from .posix import system as posix
 
     system: "System" = posix
 

@@ -1,0 +1,94 @@
+"""POSIX, as `contract.System` wants it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from ...errors import InvalidName, MemoryRefused
+from .. import names
+from ..files import disown_all, make as make, mark as mark
+from ..names import Place
+from .memory import (
+    create as create,
+    observe as observe,
+    observe_file as observe_file,
+    open_existing as open_existing,
+    open_file as open_file,
+    share as share,
+)
+from .private import remove as remove
+from .roles import FileRoles, Roles
+from .terminal import enlarge_pipe as enlarge_pipe, reader_is_gone as reader_is_gone, redrawing as redrawing
+
+TYPE_CHECKING = False  # as in typing, which is slow to import
+if TYPE_CHECKING:
+    import mmap
+
+    from .linux import Futex
+
+# Total store order; everything else is taken to be weakly ordered.
+ORDERED = os.uname().machine.lower() in ("x86_64", "amd64", "i686", "i386")
+
+channel_roles, file_roles = Roles, FileRoles
+
+# What memory is at which nobody is.
+STALE = "left by killed processes; mmapipc remove deletes it"
+
+yield_processor = os.sched_yield
+
+if os.uname().sysname == "Linux":
+    from .linux import futex as futex, join_fences as join_fences
+else:
+
+    def futex(mapping: mmap.mmap, offset: int) -> Futex | None:
+        """None: only Linux has them."""
+        return None
+
+    def join_fences() -> None:
+        """Nothing to do without futexes."""
+
+
+def place(name: str) -> Place:
+    """Where the memory of that name is: the path of its file.  Raises InvalidName."""
+    encoded = names.split(name)[1]
+    try:
+        directory = os.path.abspath(_directory())
+    except FileNotFoundError as error:
+        refusal = MemoryRefused(f"{name}: {error.strerror}; set MMAPIPC_DIR")
+        refusal.errno = error.errno
+        raise refusal from None
+    return Place(name, os.path.join(directory, f"mmapipc.{os.geteuid()}.{encoded}"))
+
+
+def _directory() -> str:
+    chosen = os.environ.get("MMAPIPC_DIR")
+    if chosen:
+        return chosen
+    if os.path.isdir("/dev/shm"):
+        return "/dev/shm"
+    import tempfile  # slow to import, and seldom needed
+
+    return tempfile.gettempdir()
+
+
+def channels() -> list[str]:
+    """The names of this user's channels and of what is left of some.  Raises MemoryRefused."""
+    directory = _directory()
+    prefix = f"mmapipc.{os.geteuid()}."
+    found = set()
+    try:
+        entries = os.listdir(directory)
+    except OSError as error:
+        refusal = MemoryRefused(f"{directory}: {error.strerror}; set MMAPIPC_DIR")
+        refusal.errno = error.errno
+        raise refusal from None
+    for entry in entries:
+        encoded, _, part = entry.partition("+")
+        if encoded.startswith(prefix) and part in ("", "roles"):
+            with contextlib.suppress(InvalidName):  # nobody's channel
+                found.add(names.join(encoded[len(prefix) :]))
+    return sorted(found)
+
+
+os.register_at_fork(after_in_child=disown_all)

@@ -1,0 +1,58 @@
+"""Windows, as `contract.System` wants it."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from ...errors import MemoryRefused
+from .. import names
+from ..files import make as make, mark as mark
+from ..names import Place
+from .memory import (
+    create as create,
+    observe as observe,
+    observe_file as observe_file,
+    open_existing as open_existing,
+    open_file as open_file,
+    remove as remove,
+    share as share,
+)
+from .roles import FileRoles, Roles
+from .terminal import enlarge_pipe as enlarge_pipe, reader_is_gone as reader_is_gone, redrawing as redrawing
+
+TYPE_CHECKING = False  # as in typing, which is slow to import
+if TYPE_CHECKING:
+    import mmap
+
+# Also for x64 Python on an ARM processor: the emulation keeps the order.
+ORDERED = "amd64" in sys.version.lower()
+
+channel_roles, file_roles = Roles, FileRoles
+
+# What memory is at which nobody is.
+STALE = "nobody is attached; it goes with the last process that has it open"
+
+
+def place(name: str) -> Place:
+    """Where the memory of that name is: its tagname.  Raises InvalidName."""
+    prefix, encoded = names.split(name)
+    return Place(name, f"{prefix}mmapipc.{encoded}")
+
+
+def channels() -> list[str]:
+    """Raises MemoryRefused."""
+    raise MemoryRefused("Windows has no public call that lists named objects; name the channels")
+
+
+def yield_processor() -> None:
+    """Let others run."""
+    time.sleep(0)
+
+
+def futex(mapping: mmap.mmap, offset: int) -> None:
+    """None: Windows waits for addresses within one process only."""
+
+
+def join_fences() -> None:
+    """Nothing to do without futexes."""
