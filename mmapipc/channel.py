@@ -20,20 +20,25 @@ How each end can end, and what the other end then meets:
     any of these, and the sender has     nothing: the next receiver goes on at the
       `persist`                          first byte not acknowledged
 
-A byte is acknowledged when `read`, `readinto` or `readline` returns it, or when
-`consume` says so: a program that must lose nothing, not even when it is killed,
-uses `peek`, brings the bytes to safety, and then calls `consume`.
+A byte is acknowledged when a call returns it, or when `consume` says so: a
+program that must lose nothing, not even when it is killed, uses `peek`, brings
+the bytes to safety, and then calls `consume`.  Of a line, or a `read()` of all,
+that is longer than the ring, the bytes are acknowledged as they come; when such
+a call raises, the next call returns them.
 
-Thread-safety: an end is for one thread at a time, as other raw files are; wrap
-it in `io.BufferedReader` or `io.BufferedWriter`, which lock.  Any thread may ask
-for `tell()`, `in_flight`, `attached`, `capacity` and the `repr`.  The two ends
-may be in different threads, or in one.
+Thread-safety: an end is for one thread at a time, as other raw files are; those
+of `mmapipc.open` lock.  Any thread may ask for `tell()`, `in_flight`,
+`attached`, `capacity`, `timeout` and the `repr`, and may `close()` or `abort()`
+an end: a thread that waits in it gets a ValueError at once.  The two ends may
+be in different threads, or in one.
 
 A forked child does not inherit its parent's ends: in the child they are closed.
 """
 
 from __future__ import annotations
 
+import _thread  # not threading, which is slow to import
+import contextlib
 import io
 import operator
 import os
@@ -45,14 +50,14 @@ from ._meeting import rendezvous
 from ._meeting.homes import home
 from ._meeting.link import ReceivingLink, SendingLink
 from ._ring import layout
-from ._ring.ring import STEP
 from ._system import PEER, RECEIVER, SENDER
 from .errors import InvalidCapacity, LayoutError, SenderDied, StreamAborted
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from types import TracebackType
+    from typing import NoReturn
 
     from _typeshed import ReadableBuffer, WriteableBuffer
 
@@ -60,20 +65,17 @@ if TYPE_CHECKING:
 
 DEFAULT_CAPACITY = 1 << 22  # bytes
 
-_LINE_PIECE = 8192  # bytes looked through at a time for the end of a line
-
 
 class _End(io.RawIOBase):
     """The file that an end is, over its `_link`."""
 
     _link: Link
+    mode: str  # as of other binary files
 
-    def __init__(self, name: str, timeout: float | None) -> None:
+    def __init__(self, name: str) -> None:
         super().__init__()
         if not isinstance(name, str):
             raise TypeError(f"the name of a channel is a str, not {type(name).__name__}")
-        if timeout is not None and not timeout >= 0:
-            raise ValueError(f"{name}: timeout is a number of seconds from 0 on, or None; not {timeout}")
         self._name = name
         self._closed_message = f"{name}: I/O operation on closed channel"
         _open_ends.add(self)  # something to be undone in a forked child
@@ -84,8 +86,22 @@ class _End(io.RawIOBase):
         return self._name
 
     @property
+    def timeout(self) -> float | None:
+        """The most seconds that a call waits for the other end; None: as long as it takes; 0: not at all.
+
+        Can be set at any time, for the calls that follow.  Any thread may ask.
+        """
+        self._check_open()
+        return self._link.timeout
+
+    @timeout.setter
+    def timeout(self, timeout: float | None) -> None:
+        self._check_open()
+        self._link.timeout = _seconds(self._name, timeout)
+
+    @property
     def capacity(self) -> int:
-        """Size of the ring in bytes."""
+        """Size of the ring in bytes.  Any thread may ask."""
         self._check_open()
         return self._link.half.capacity
 
@@ -93,13 +109,31 @@ class _End(io.RawIOBase):
     def in_flight(self) -> int:
         """Bytes published and not yet acknowledged, at this moment.  Any thread may ask."""
         self._check_open()
-        return self._link.half.backlog
+        try:
+            return self._link.half.backlog
+        except ValueError:
+            self._check_open()  # another thread may just have closed it
+            raise
 
     @property
     def attached(self) -> bool:
         """Whether the other end is there; one that was killed, until that is noticed.  Any thread may ask."""
         self._check_open()
-        return self._link.half.peer_attached
+        try:
+            return self._link.half.peer_attached
+        except ValueError:
+            self._check_open()  # as above
+            raise
+
+    def poll(self, timeout: float | None = 0.0) -> bool:
+        """Whether to move a byte would not wait: there is one, or room for one, or an end, or an error.
+
+        Waits until that is so, at most `timeout` seconds; None: as long as it takes.
+        """
+        self._check_open()
+        seconds = _seconds(self._name, timeout)
+        self._link.half.check_not_shut()
+        return self._link.poll(seconds)
 
     def __repr__(self) -> str:
         kind = f"mmapipc.{type(self).__name__} {self._name!r}"
@@ -177,6 +211,12 @@ class _End(io.RawIOBase):
         self._check_open()
         return False
 
+    def __reduce__(self) -> NoReturn:
+        """Unsupported: another process, or another end, opens the channel by its name."""
+        raise TypeError(
+            f"{self._name}: an end of a channel cannot be pickled or copied; pass its name on, and open that"
+        )
+
     def __del__(self) -> None:
         self._dealloc_warn(self)
 
@@ -211,8 +251,8 @@ class Sender(_End):
     up (`abort()`, a `with` block left by an exception, a Sender collected
     without `close()`, a killed process) gives the receiver every published
     byte and then an error: a truncated stream is never taken for a whole one.
-    (Close a wrapper such as `io.BufferedWriter` only at the good end: its own
-    `with` block closes the Sender properly even when an exception leaves it.)
+    (The `with` block of `io.BufferedWriter` closes the Sender properly even when
+    an exception leaves it; that of `mmapipc.open` gives the stream up.)
 
     `on_lost(count)` is called, in the thread that writes or closes, when a
     stream that persists has lost so many more receivers.
@@ -223,22 +263,24 @@ class Sender(_End):
     """
 
     _link: SendingLink
+    mode = "wb"
 
     def __init__(
         self,
         name: str,
+        *,
         capacity: int = DEFAULT_CAPACITY,
         timeout: float | None = None,
-        *,
         persist: bool = False,
         file: str | os.PathLike[str] | None = None,
         on_lost: Callable[[int], object] | None = None,
     ) -> None:
-        super().__init__(name, timeout)
+        super().__init__(name)
+        seconds = _seconds(name, timeout)
         capacity = operator.index(capacity)
         if not 1 <= capacity <= layout.LARGEST_CAPACITY:
             raise InvalidCapacity(f"{name}: a ring has at least 1 byte and at most 2**62, not {capacity}")
-        self._link = SendingLink(home(name, file), timeout, persistent=persist, on_lost=on_lost)
+        self._link = SendingLink(home(name, file), seconds, persistent=persist, on_lost=on_lost)
         rendezvous.begin(self._link, capacity)
         if type(self).write is Sender.write:
             # One call less on the hot path; the method below has the description.
@@ -258,16 +300,29 @@ class Sender(_End):
         Waits while the ring is full.  Raises ReceiverGone when the receiver
         left or died, ChannelTimeout when it took nothing for `timeout` seconds,
         ValueError when the stream is closed or finished or a reserved view is
-        not yet committed, LayoutError.
+        not yet committed, LayoutError.  With a timeout of 0 it publishes all of
+        `data` or, with ChannelTimeout, nothing.
 
         After an error `tell()` says how much was published.  If that was none
         of `data`, the same may be written again; if it was a part, the stream
-        cannot go on.  Either way `close()` gives such a stream up, unless a
-        later write has made good for it.  (To send what can be sent at once,
-        use `reserve` and `commit`.)
+        cannot go on.  Either way `finish()` and `close()` give such a stream
+        up, unless a later write has made good for it.  That holds for whatever
+        is raised, also by a signal handler; but not if the handler runs before
+        the first step of this method, which is as if it ran before the call.
+        (A program that drops what does not fit asks `poll()`, or uses `reserve`
+        and `commit`: what was not written is then not missed.)
         """
         self._check_open()
         return self._link.half.write(data)
+
+    def writelines(self, lines: Iterable[ReadableBuffer]) -> None:
+        """Write all the items, as one `write` does: the small ones of a list or tuple together.
+
+        The items of any other iterable are written one by one, as they come.
+        Raises as `write` does.
+        """
+        self._check_open()
+        self._link.half.writelines(lines)
 
     def reserve(self, n: int) -> memoryview:
         """A writable view of 1 to `n` contiguous free bytes of the ring; waits for at least 1.
@@ -285,8 +340,12 @@ class Sender(_End):
     def commit(self, k: int) -> None:
         """Publish the first `k` bytes of the reserved view, and release it.
 
-        Raises ValueError when the view has fewer, BufferError while something
-        built on the view (an array, say) holds it, ReceiverGone.
+        Raises ValueError when the view has fewer, ReceiverGone, and BufferError
+        while an object holds the buffer of the view itself, as
+        `struct.iter_unpack` does.  Slices of the view, casts, copies and ctypes
+        objects go unnoticed: the program must not write through them any more.
+        After an error `finish()` and `close()` give the stream up, unless a
+        later commit or write has made good for it.
         """
         self._check_open()
         self._link.half.commit(k)
@@ -294,7 +353,8 @@ class Sender(_End):
     def finish(self) -> None:
         """Mark the end of the stream, without waiting.  Nothing can be written after it.
 
-        Raises StreamAborted when another process has taken the stream and ended it.
+        Raises StreamAborted when another process has taken the stream and ended
+        it, or when a write had failed: then the stream is given up.
         """
         self._check_open()
         self._link.finish()
@@ -313,8 +373,6 @@ class Sender(_End):
             super().close()
             return
         try:
-            if self._link.half.owes:
-                self._link.give_up()
             self._link.finish()
             self._link.deliver()
         finally:
@@ -336,8 +394,8 @@ class Receiver(_End):
     `with` block left by an exception, collected without `close()`) or is killed.
     Unless the sender made the stream with `persist`: then the next receiver
     goes on where this one stopped, and `tell()` is not 0 at its start.
-    (The `with` block of a wrapper such as `io.BufferedReader` closes the
-    Receiver properly even when an exception leaves it.)
+    (The `with` block of `io.BufferedReader` closes the Receiver properly even
+    when an exception leaves it; that of `mmapipc.open` gives up.)
 
     With `file`, the path that the sender has, the sender may have gone already:
     what it left is read, and ends as it ended.
@@ -347,60 +405,56 @@ class Receiver(_End):
     """
 
     _link: ReceivingLink
-    _kept = b""  # acknowledged, and not yet given to anybody
+    mode = "rb"
 
     def __init__(
-        self, name: str, timeout: float | None = None, *, file: str | os.PathLike[str] | None = None
+        self, name: str, *, timeout: float | None = None, file: str | os.PathLike[str] | None = None
     ) -> None:
-        super().__init__(name, timeout)
-        self._link = ReceivingLink(home(name, file), timeout)
+        super().__init__(name)
+        self._link = ReceivingLink(home(name, file), _seconds(name, timeout))
         rendezvous.attach(self._link)
-        self._shorten()
-
-    def _shorten(self) -> None:
-        """One call less on the hot path; the method `readinto` below has the description."""
         if type(self).readinto is Receiver.readinto:
+            # One call less on the hot path; the method below has the description.
             self.readinto = self._link.half.readinto  # type: ignore[method-assign]
+
+    def poll(self, timeout: float | None = 0.0) -> bool:
+        """Whether a read would not wait: there are bytes, or the end, or an error.
+
+        Waits until that is so, at most `timeout` seconds; None: as long as it takes.
+        """
+        self._check_open()
+        self._link.half.resume()
+        return super().poll(timeout)
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         """Fill `buffer` with at least 1 byte; return how many, 0 at the end of a finished stream.
 
         Waits for the first byte.  The bytes are acknowledged once they are in
         `buffer`.  Releases the view of an earlier `peek`.  Raises
-        StreamAborted, SenderDied, ChannelTimeout, LayoutError.
+        StreamAborted, SenderDied, ChannelTimeout, LayoutError, TypeError for a
+        buffer that is read-only or not in one piece.
+
+        After an error other than the first two, `readinto` and `readall` raise
+        ReadFailed until the program has called `poll`, `read`, `readline` or
+        `peek` of this Receiver: a file that wraps it forgets what it had read
+        before the error, and would skip that.
         """
         self._check_open()
-        if not self._kept:
-            return self._link.half.readinto(buffer)
-        with memoryview(buffer) as given, given.cast("B") as target:
-            kept = self._take_kept(len(target))
-            target[: len(kept)] = kept
-        return len(kept)
+        return self._link.half.readinto(buffer)
 
     def write(self, data: ReadableBuffer) -> int:
         """Unsupported: this end reads."""
         raise io.UnsupportedOperation("write")
 
-    def _keep(self, part: bytes) -> None:
-        """Put back what a read that failed had taken already."""
-        self._kept = part
-        self.__dict__.pop("readinto", None)  # the method looks here first
-
-    def _take_kept(self, n: int) -> bytes:
-        """Up to `n` of the bytes that were put back."""
-        part, self._kept = self._kept[:n], self._kept[n:]
-        return part
-
     def read(self, n: int | None = -1) -> bytes:
         """At least 1 and at most `n` bytes, `b""` at the end of a finished stream; all of it without `n`.
 
-        Raises as `readinto` does.
+        After a timeout the next call goes on where this one was.  Raises
+        StreamAborted, SenderDied, ChannelTimeout, LayoutError.
         """
-        if n is None or n < 0:
-            return self.readall()
         self._check_open()
-        if self._kept or not n:
-            return self._take_kept(n)
+        if n is None or n < 0:
+            return self._link.half.read_to_end()
         return self._link.half.read(n)
 
     def readall(self) -> bytes:
@@ -410,74 +464,37 @@ class Receiver(_End):
         a broken end is not the whole.  Those bytes are there for the next read.
         """
         self._check_open()
-        pieces = [self._take_kept(len(self._kept))]
-        try:
-            while piece := self._link.half.read(STEP):
-                pieces.append(piece)
-        except BaseException:
-            self._keep(b"".join(pieces))
-            raise
-        return b"".join(pieces)
+        return self._link.half.readall()
 
     def readline(self, size: int | None = -1) -> bytes:
         """Bytes up to and with the next newline, at most `size` of them; what is left at the end.
 
-        Raises as `readinto` does.  When part of a line came before a broken
-        end, returns that part, and the next call raises; when it came before a
+        Raises as `read` does.  When part of a line came before a broken end,
+        returns that part, and the next call raises; when it came before a
         timeout, raises, and the part is there for the next read.
         """
         self._check_open()
-        most = sys.maxsize if size is None or size < 0 else size
-        line = b""
-        while len(line) < most and not line.endswith(b"\n"):
-            try:
-                piece = self._piece_of_line(most - len(line))
-            except (StreamAborted, SenderDied):
-                if not line:
-                    raise
-                break
-            except BaseException:
-                self._keep(line)
-                raise
-            if not piece:
-                break
-            line += piece
-        return line
-
-    def _piece_of_line(self, most: int) -> bytes:
-        """Some bytes, at most up to and with the next newline; empty at the end."""
-        if self._kept:
-            return self._take_kept(min(self._kept.find(b"\n") + 1 or most, most))
-        with self._link.half.view(min(most, _LINE_PIECE)) as view:
-            piece = bytes(view)
-        piece = piece[: piece.find(b"\n") + 1 or len(piece)]
-        self._link.half.acknowledge(len(piece))
-        return piece
+        return self._link.half.readline(sys.maxsize if size is None or size < 0 else size)
 
     def peek(self, n: int) -> memoryview:
         """A read-only view of 1 to `n` contiguous unread bytes; empty at the end of a finished stream.
 
         Waits for at least 1 byte.  The bytes stay the receiver's until
-        `consume()`.  A second `peek` replaces the first view.  Raises as
-        `readinto` does.
+        `consume()`.  A second `peek`, or a read, releases the first view.
+        Raises as `read` does.
         """
         self._check_open()
         _check_positive(n)
-        if self._kept:
-            return memoryview(self._kept)[:n]
         return self._link.half.peek(n)
 
     def consume(self, k: int) -> None:
         """Acknowledge the first `k` bytes of the view from `peek`, and release it.
 
-        Raises ValueError when the view has fewer, BufferError while something
-        built on the view (an array, say) holds it.
+        Raises ValueError when the view has fewer, BufferError as
+        `Sender.commit` does.
         """
         self._check_open()
-        if self._kept and 0 <= k <= len(self._kept):
-            self._take_kept(k)
-        else:
-            self._link.half.consume(k)
+        self._link.half.consume(k)
 
     def close(self) -> None:
         """Leave the stream.  Before its end, that gives the sender ReceiverLeft, a BrokenPipeError."""
@@ -488,6 +505,19 @@ class Receiver(_End):
             self._link.close()
         finally:
             self._leave()
+
+
+def _seconds(name: str, timeout: float | None) -> float | None:
+    """The timeout as a float, or None.  Raises ValueError."""
+    if timeout is None:
+        return None
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
+        seconds = float(timeout)
+        if 0 <= seconds <= _thread.TIMEOUT_MAX:
+            return seconds
+    raise ValueError(
+        f"{name}: a timeout is a number of seconds from 0 to {_thread.TIMEOUT_MAX:.0f}, or None; not {timeout!r}"
+    )
 
 
 def _check_positive(n: int) -> None:

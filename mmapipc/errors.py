@@ -1,11 +1,13 @@
 """What can go wrong, as one small tree.
 
 Every class is a `ChannelError` and also the built-in exception that people
-already catch for the same trouble.  Messages are one line and begin with the
+already catch for the same trouble, with its `errno`.  Messages are one line and begin with the
 name of the channel or mapping, or without a name with the path of its file.
 """
 
 from __future__ import annotations
+
+import errno as _errno
 
 
 class ChannelError(Exception):
@@ -31,17 +33,31 @@ class InvalidView(ChannelError, ValueError):
 class ChannelTimeout(ChannelError, TimeoutError):
     """A wait took longer than the `timeout` that was asked for."""
 
+    errno = _errno.ETIMEDOUT
+
+
+class ReadFailed(ChannelError, OSError):
+    """An earlier read through a wrapper did not succeed, and may have lost bytes in the wrapper."""
+
+    errno = _errno.EIO
+
 
 class RoleTaken(ChannelError, FileExistsError):
     """The channel has a sender, or a receiver, already."""
+
+    errno = _errno.EEXIST
 
 
 class NoChannel(ChannelError, FileNotFoundError):
     """There is nothing of that name to be looked at or removed."""
 
+    errno = _errno.ENOENT
+
 
 class ReceiverGone(ChannelError, BrokenPipeError):
     """The receiver left, gave up or died before it had taken every byte."""
+
+    errno = _errno.EPIPE
 
 
 class ReceiverLeft(ReceiverGone):
@@ -51,13 +67,19 @@ class ReceiverLeft(ReceiverGone):
 class StreamAborted(ChannelError, ConnectionAbortedError):
     """The sender gave the stream up: what arrived is not the whole."""
 
+    errno = _errno.ECONNABORTED
+
 
 class SenderDied(ChannelError, ConnectionResetError):
     """The sender ended without a word: what arrived is not the whole."""
 
+    errno = _errno.ECONNRESET
+
 
 class Undelivered(ChannelError, FileExistsError):
     """The file has bytes of an earlier stream that no receiver has taken."""
+
+    errno = _errno.EEXIST
 
 
 class LayoutError(ChannelError, ValueError):
@@ -71,6 +93,8 @@ class MappingTooSmall(LayoutError):
 class NoSuchMapping(ChannelError, FileNotFoundError):
     """Nobody has memory of that name open, or there is no such file."""
 
+    errno = _errno.ENOENT
+
 
 class MemoryRefused(ChannelError, OSError):
     """The system did not give the named memory."""
@@ -79,10 +103,16 @@ class MemoryRefused(ChannelError, OSError):
 class UnsafeMemory(ChannelError, PermissionError):
     """The named memory could be changed by somebody else, so it is not used."""
 
+    errno = _errno.EACCES
+
 
 class FileRefused(MemoryRefused, PermissionError):
     """The system does not let the file be mapped in that way."""
 
+    errno = _errno.EACCES
+
 
 class NameTaken(UnsafeMemory, FileExistsError):
     """In the place of the memory is an object of another kind."""
+
+    errno = _errno.EEXIST

@@ -198,7 +198,7 @@ class RawFiles(ChannelTest):
                     call()
 
     def test_what_an_end_tells_of_itself(self):
-        with mmapipc.Sender(self.name, 10, timeout=DEADLINE) as sender:
+        with mmapipc.Sender(self.name, capacity=10, timeout=DEADLINE) as sender:
             sender.write(b"abcde")
             self.assertFalse(sender.attached)
             self.assertEqual(

@@ -121,7 +121,7 @@ for line in sys.stdin:
         for name in (self.name, f"{self.name}-other"):
             def rival() -> bool:
                 try:
-                    with mmapipc.Sender(name, 100, timeout=0, file=self.path) as sender:
+                    with mmapipc.Sender(name, capacity=100, timeout=0, file=self.path) as sender:
                         sender.write(b"rival")
                 except mmapipc.RoleTaken as error:
                     self.assertIn(f"(pid {self.stopping.pid})", str(error))
@@ -153,7 +153,7 @@ for line in sys.stdin:
     @unittest.skipIf(WINDOWS, "POSIX only: a file that is open can be replaced")
     def test_the_file_is_replaced_at_any_moment_of_a_beginning(self) -> None:
         def replace() -> None:
-            with mmapipc.Sender(self.name, 50, timeout=0, file=f"{self.path}-new") as sender:
+            with mmapipc.Sender(self.name, capacity=50, timeout=0, file=f"{self.path}-new") as sender:
                 sender.write(b"new")
             os.replace(f"{self.path}-new", self.path)
 
@@ -179,7 +179,7 @@ for line in sys.stdin:
             with contextlib.suppress(mmapipc.RoleTaken, mmapipc.ChannelTimeout), self.receiver(timeout=0) as receiver:
                 taken = receiver.read()
             with contextlib.suppress(mmapipc.ChannelTimeout, mmapipc.Undelivered):
-                with mmapipc.Sender(self.name, 50, timeout=0, file=self.path) as sender:
+                with mmapipc.Sender(self.name, capacity=50, timeout=0, file=self.path) as sender:
                     sender.write(b"next")
             return taken
 
@@ -468,7 +468,7 @@ class Removed(HomesTest):
 
 class Killed(HomesTest):
     def test_nothing_but_the_file_is_left(self) -> None:
-        sends = f"s = mmapipc.Sender(name, 100, file={self.path!r}); s.write(b'abc'); say('up'); sys.stdin.read()"
+        sends = f"s = mmapipc.Sender(name, capacity=100, file={self.path!r}); s.write(b'abc'); say('up'); sys.stdin.read()"
         reads = f"r = mmapipc.Receiver(name, file={self.path!r}); say(r.read(1)); sys.stdin.read()"
         for _ in range(2):
             sender = self.python(sends, stdin=subprocess.PIPE)

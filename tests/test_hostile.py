@@ -198,6 +198,9 @@ class Memory:
     def answer(self, calls: int) -> None:
         pass
 
+    def refuse_to_wait(self, size: int) -> None:
+        pass
+
     def peer_lives(self) -> bool:
         return True
 

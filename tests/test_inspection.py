@@ -322,9 +322,9 @@ say('ready')
 path = {path!r}
 number = 0
 while number := number + 1:
-    with mmapipc.Sender(name, 50 + number % 3 * 50, 60, file=path) as sender:
+    with mmapipc.Sender(name, capacity=50 + number % 3 * 50, timeout=60, file=path) as sender:
         sender.write(b'abc')
-    with mmapipc.Receiver(name, 60, file=path) as receiver:
+    with mmapipc.Receiver(name, timeout=60, file=path) as receiver:
         receiver.read()
 """
         child = self.python(code)
@@ -346,8 +346,8 @@ while number := number + 1:
         ends = []
 
         def come():
-            ends.append(mmapipc.Sender(self.name, 100, DEADLINE))
-            ends.append(mmapipc.Receiver(self.name, DEADLINE))
+            ends.append(mmapipc.Sender(self.name, capacity=100, timeout=DEADLINE))
+            ends.append(mmapipc.Receiver(self.name, timeout=DEADLINE))
 
         def go():
             ends[0].finish()
@@ -395,8 +395,8 @@ while number := number + 1:
         code = """
 say('ready')
 while True:
-    sender = mmapipc.Sender(name, 100, 60)
-    receiver = mmapipc.Receiver(name, 60)
+    sender = mmapipc.Sender(name, capacity=100, timeout=60)
+    receiver = mmapipc.Receiver(name, timeout=60)
     sender.finish()
     (sender if sys.argv[2] == 'sender' else receiver).close()
     (receiver if sys.argv[2] == 'sender' else sender).close()

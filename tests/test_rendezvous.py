@@ -102,7 +102,7 @@ class Openings(ChannelTest):
         if kind == "Sender":
             yield
         else:
-            with contextlib.closing(mmapipc.Sender(self.name, 100, DEADLINE, persist=True, file=file)) as sender:
+            with contextlib.closing(mmapipc.Sender(self.name, capacity=100, timeout=DEADLINE, persist=True, file=file)) as sender:
                 yield
                 sender.abort()
 
@@ -267,13 +267,13 @@ class Often(ChannelTest):
             self.exchange(file)
             before = open_handles()
             for _ in range(200 if WINDOWS else 1000):
-                with mmapipc.Sender(self.name, 100, DEADLINE, file=file) as sender:
-                    with mmapipc.Receiver(self.name, DEADLINE, file=file):
+                with mmapipc.Sender(self.name, capacity=100, timeout=DEADLINE, file=file) as sender:
+                    with mmapipc.Receiver(self.name, timeout=DEADLINE, file=file):
                         sender.finish()
             self.assertEqual(open_handles(), before)
             # Nor do those that are refused, or find nobody.
-            with mmapipc.Sender(self.name, 100, 0, file=file) as sender:
-                with mmapipc.Receiver(self.name, 0, file=file):
+            with mmapipc.Sender(self.name, capacity=100, timeout=0, file=file) as sender:
+                with mmapipc.Receiver(self.name, timeout=0, file=file):
                     at_hand = open_handles()
                     for _ in range(100):
                         for kind in (mmapipc.Sender, mmapipc.Receiver):

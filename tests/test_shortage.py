@@ -107,7 +107,7 @@ say(os.listdir(place))
         refusal = f"MemoryRefused ENOSPC {self.name}: no space left in {self.memory}; " \
             "use a smaller capacity or set MMAPIPC_DIR"
         # A receiver needs no room.
-        no_sender = f"ChannelTimeout None {self.name}: no sender came for 0 s; start one or wait longer"
+        no_sender = f"ChannelTimeout ETIMEDOUT {self.name}: no sender came for 0 s; start one or wait longer"
         self.assertEqual(
             self.lines(child),
             ["ENOSPC", "[]", "ENOSPC", "20000", "['ballast']", refusal, no_sender, "['ballast']"],
@@ -202,7 +202,7 @@ class Directory(ShortageTest):
         for first in ("sender", "receiver"):
             for persist in (False, True):
                 with self.subTest(first=first, persist=persist):
-                    sender = mmapipc.Sender(self.name, 100, timeout=DEADLINE, persist=persist)
+                    sender = mmapipc.Sender(self.name, capacity=100, timeout=DEADLINE, persist=persist)
                     receiver = mmapipc.Receiver(self.name, timeout=DEADLINE)
                     sender.write(b"before, ")
                     os.rename(self.memory, aside)
@@ -233,12 +233,12 @@ with sender, receiver:
 say('closed')
 sys.stdin.readline()
 os.chmod({str(self.memory)!r}, 0o700)
-with mmapipc.Sender(name, 100, 0) as sender, mmapipc.Receiver(name, 0) as receiver:
+with mmapipc.Sender(name, capacity=100, timeout=0) as sender, mmapipc.Receiver(name, timeout=0) as receiver:
     sender.write(b'again')
     say(receiver.read(5).decode())
 say(os.listdir({str(self.memory)!r}))
 """
-        opens = "sender, receiver = mmapipc.Sender(name, 100, 60), mmapipc.Receiver(name, 60)\n"
+        opens = "sender, receiver = mmapipc.Sender(name, capacity=100, timeout=60), mmapipc.Receiver(name, timeout=60)\n"
         if os.geteuid() == 0:
             os.chown(self.memory, 65534, 65534)
         child = self.python(DROP_ROOT + opens + code, stdin=subprocess.PIPE)

@@ -132,7 +132,7 @@ class Locks(SystemTest):
     def test_a_stream_that_has_ended_does_not_fail_at_tidying_up(self) -> None:
         for file in (None, str(self.folder / "ring")):
             with self.subTest(file=file):
-                sender = mmapipc.Sender(self.name, 100, timeout=DEADLINE, file=file)
+                sender = mmapipc.Sender(self.name, capacity=100, timeout=DEADLINE, file=file)
                 receiver = mmapipc.Receiver(self.name, timeout=DEADLINE, file=file)
                 before = open_handles()
                 sender.write(b"abc")

@@ -46,7 +46,7 @@ def receive(arguments: Namespace) -> None:
         streams.sink(path, arguments.ring_file) as sink,
         Passing(arguments.limit_rate, arguments.hash) as passing,
         _progress(arguments, None) as progress,
-        Receiver(arguments.name, arguments.timeout, file=arguments.ring_file) as receiver,
+        Receiver(arguments.name, timeout=arguments.timeout, file=arguments.ring_file) as receiver,
         progress.following(receiver),
     ):
         resumed = arguments.resume and receiver.tell() > 0
@@ -67,8 +67,8 @@ def _sender(arguments: Namespace, say: Callable[[str], None]) -> Sender:
 
     return Sender(
         arguments.name,
-        arguments.capacity,
-        arguments.timeout,
+        capacity=arguments.capacity,
+        timeout=arguments.timeout,
         persist=arguments.persist,
         file=arguments.ring_file,
         on_lost=tell_of_lost,

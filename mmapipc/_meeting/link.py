@@ -94,6 +94,14 @@ class Link:
         sender, receiver = layout.load_pids(words, self.name)
         return self.claim.holder(peer) == (sender if peer == SENDER else receiver)
 
+    def poll(self, timeout: float | None) -> bool:
+        """Whether to move a byte would not wait, be it for an error; waits for that so many seconds at most."""
+        if self.half.is_ready:
+            return True
+        if timeout == 0:
+            return self.look(self.waiter.probe_is_due()) is not None
+        return self.waiter.until_moved(self.look, timeout) is not None
+
     def abort(self) -> None:
         """Say that this end could not go on."""
         self.half.abort()
@@ -136,6 +144,9 @@ class Link:
         memory, self.memory = self.memory, None
         claim, self.claim = self.claim, None
         try:
+            if self.is_joined:
+                self.half.shut(reason)
+                self.waiter.dismiss(reason)
             self.unmap(reason)
         finally:
             try:
@@ -204,6 +215,13 @@ class SendingLink(Link):
         self._raise_unless_fine(self.waiter.until_moved(self.look, self.timeout), self.timeout)
         return True
 
+    def refuse_to_wait(self, size: int) -> None:
+        """Raise when the timeout is 0 and so many bytes do not fit now."""
+        if self.timeout == 0:
+            verdict = self.look(True)
+            if size > self.half.capacity - self.half.in_flight:
+                self._raise_unless_fine(None if verdict is Verdict.READY else verdict, self.timeout)
+
     def _unheard(self, calls: int) -> None:
         # It left, or is not where it said that it sleeps.
         if calls == layout.LEFT or self.waiter.probe_is_due():
@@ -231,8 +249,10 @@ class SendingLink(Link):
         raise ReceiverGone(f"{self.name}: the receiver died; {undelivered}")
 
     def finish(self) -> None:
-        """Mark the end of the stream."""
+        """Mark the end of the stream; give it up, and raise, if a write has failed."""
         assert self.memory is not None and self.mapped is not None
+        if self.half.owes and not self._finished:
+            self._give_up()
         self.half.shut(f"{self.name}: the stream is finished")
         # In a file: the mark is on the disk only when the bytes are.
         self.home.flush(self.memory, self.mapped)
@@ -268,7 +288,7 @@ class SendingLink(Link):
             return Verdict.END
         return None if verdict is Verdict.READY else verdict
 
-    def give_up(self) -> None:
+    def _give_up(self) -> None:
         """End a stream that a failed write has left incomplete; raises what says so."""
         verdict = self.look(True)
         self.abort()

@@ -25,6 +25,7 @@ bounded, so that costs latency and no more.
 
 from __future__ import annotations
 
+import _thread  # not threading, which is slow to import
 import os
 import time
 
@@ -58,6 +59,7 @@ _PROBE_EVERY = 0.05  # seconds between two system calls that ask whether the pee
 _PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 _LOOKS_AT_MOST = 1 if _PROCESSORS == 1 else 2000
 _LOOKS_AT_LEAST = min(_LOOKS_AT_MOST, 20)
+_BETWEEN_CALLS = 1e-3  # seconds between two calls to a thread of this process that is to leave
 _SHORT = 100e-6  # seconds: a wait for which some more looks would have been enough
 
 
@@ -125,6 +127,9 @@ class Waiter:
         self._peers = peers or Nap(clock)
         self._first, self._longest = (_FIRST_PARK, _LONGEST_PARK) if peers else (_FIRST_NAP, _LONGEST_NAP)
         self._next_probe = 0.0
+        self._waits = _thread.allocate_lock()
+        self._thread = 0  # the one that waits
+        self._reason: str | None = None
 
     def until_moved(self, look: Callable[[bool], Verdict | None], timeout: float | None) -> Verdict | None:
         """Wait until the peer's counter moves (returns READY) or `look(probe)` gives a verdict.
@@ -133,6 +138,35 @@ class Waiter:
         the peer lives.  Returns None after `timeout` seconds (None: wait for
         ever), having looked once more at the end.
         """
+        self._thread = _thread.get_ident()
+        try:
+            with self._waits:
+                verdict = self._until_moved(look, timeout)
+        except ValueError:
+            self._check_not_dismissed()  # the memory may have gone
+            raise
+        finally:
+            self._thread = 0
+        self._check_not_dismissed()
+        return verdict
+
+    def dismiss(self, reason: str) -> None:
+        """Let a thread that waits here raise ValueError with this reason; return when it has left.
+
+        After that nothing of the memory is used any more.
+        """
+        self._reason = reason
+        if self._thread == _thread.get_ident():
+            return  # a signal handler that came in the wait
+        while not self._waits.acquire(timeout=_BETWEEN_CALLS):
+            self._peers.wake()
+        self._waits.release()
+
+    def _check_not_dismissed(self) -> None:
+        if self._reason is not None:
+            raise ValueError(self._reason)
+
+    def _until_moved(self, look: Callable[[bool], Verdict | None], timeout: float | None) -> Verdict | None:
         half, clock = self._half, self._clock
         began = clock.now()
         yielding = _YIELDING if timeout is None else min(timeout, _YIELDING)
@@ -156,6 +190,7 @@ class Waiter:
         known = half.awaited
         longest = self._first
         while True:
+            self._check_not_dismissed()
             now = self._clock.now()
             probe = self.probe_is_due(now - began)
             left = longest if timeout is None else began + timeout - now

@@ -52,12 +52,13 @@ import _thread  # not threading, which is slow to import
 import contextlib
 from itertools import repeat
 
+from ..errors import ReadFailed, SenderDied, StreamAborted
 from . import layout, states
 from .states import Verdict
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Protocol
 
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -71,6 +72,9 @@ if TYPE_CHECKING:
             Returns whether there is something to move, False at the end of the
             stream; raises when the peer is gone, or too late.
             """
+
+        def refuse_to_wait(self, size: int) -> None:
+            """Raise when this end does not wait at all, and so many bytes do not fit now."""
 
         def answer(self, calls: int) -> None:
             """Do what the peer wants, which has set its calls; raises when that is the end of the stream."""
@@ -87,6 +91,9 @@ if TYPE_CHECKING:
 # slower than the cache that they share.
 STEP = 1 << 20
 _SMALLEST_STEP = 4096
+
+_MANY = 1024  # items that `writelines` looks at together
+_FIRST_SEARCH = 4096  # bytes looked through for the end of a line, at first; then more
 
 # The hot paths' words, as globals of this module: one look-up less.
 _WRITE_SEQ = layout.WRITE_SEQ
@@ -174,6 +181,11 @@ class Half:
         raise NotImplementedError
 
     @property
+    def is_ready(self) -> bool:
+        """Whether a byte can be moved, as last seen."""
+        raise NotImplementedError
+
+    @property
     def called(self) -> int:
         """What the peer wants of this end, as its calls say."""
         calls: int = self.words[self.peer_calls]
@@ -183,9 +195,20 @@ class Half:
         """What is to be done, see the tables above; `probe` asks the system whether the peer lives."""
         raise NotImplementedError
 
-    def _check_not_shut(self) -> None:
+    def check_not_shut(self) -> None:
+        """Raise ValueError with the reason if this half is shut."""
         if self._shut is not None:
             raise ValueError(self._shut)
+
+    def _wait(self) -> bool:
+        """`link.wait()`; ValueError with the reason when another thread shuts this half meanwhile."""
+        try:
+            moved = self._link.wait()
+        except ValueError:
+            self.check_not_shut()  # the memory may have gone
+            raise
+        self.check_not_shut()
+        return moved
 
     def shut(self, reason: str) -> None:
         """Let every later call raise ValueError with this reason."""
@@ -204,7 +227,7 @@ class Half:
 
     def _take_back(self, count: int) -> None:
         """Release the view handed out, of which `count` bytes are to be moved."""
-        self._check_not_shut()
+        self.check_not_shut()
         size = 0 if self._view is None else len(self._view)
         if not 0 <= count <= size:
             raise ValueError(f"{self._name}: {count} bytes of a view that has {size}")
@@ -230,8 +253,14 @@ class Producer(Half):
 
     `sequence` is the number of bytes published; `looks`, 1 or more, how often a
     full ring is looked at before `link.wait()`; `deserted` tells how the last receiver of a
-    persistent stream went, as last seen, or is None; `owes` whether a write has
-    failed and was not made up for.
+    persistent stream went, as last seen, or is None.
+
+    When anything stops a write or a commit in the middle, `owes` is true until a
+    later one has made up for it: the stream must not be finished meanwhile.  A
+    write makes up for every call before it, a commit for commits only.  When the
+    call had published something, to do it again would double that: then nothing
+    makes up for it, and later calls raise ValueError.  With `strict`, nothing
+    ever does.
     """
 
     own_calls = layout.SENDER_CALLS
@@ -253,7 +282,10 @@ class Producer(Half):
         super().__init__(words, data, name, barrier=barrier, ordered=ordered, link=link)
         self._persistent = persistent
         self.deserted: Verdict | None = None
-        self.owes = False
+        self.strict = False
+        # The sequence at which a call began that was not done.
+        self._debt: int | None = None
+        self._debt_of_commit = False
         self._acknowledged = 0
         # Sequence up to which may be written without another look; -1 sends
         # every write the slow way, where its reason is known.
@@ -273,9 +305,18 @@ class Producer(Half):
         return self.deserted is None and layout.load_receiver_state(self.words, self._name) == layout.OPEN
 
     @property
+    def is_ready(self) -> bool:
+        return self._acknowledged + self.capacity > self.sequence
+
+    @property
     def in_flight(self) -> int:
         """Bytes published and not yet acknowledged, as last seen."""
         return self.sequence - self._acknowledged
+
+    @property
+    def owes(self) -> bool:
+        """Whether a call has not done what was asked, and no later one has made up for it."""
+        return self._debt is not None
 
     @property
     def receivers(self) -> int:
@@ -299,7 +340,7 @@ class Producer(Half):
                 if not self._ordered:
                     self._barrier()
                 self._acknowledged = known = read
-                if self._shut is None and self._view is None and not self.owes:
+                if self._shut is None and self._view is None and self._debt is None:
                     self._limit = read + self.capacity
                 break
         return known + self.capacity - self.sequence
@@ -333,75 +374,94 @@ class Producer(Half):
         shut, and what the link raises.
         """
         # This is the path of every small piece: flat, one look at the peer.
-        try:
-            size = len(data)  # type: ignore[arg-type]
-        except TypeError:
-            return self._write_slowly(data)
         start = self.sequence
-        end = start + size
-        if end <= self._limit and size <= self._step:
-            offset = start % self.capacity
-            if offset + size <= self.capacity:
-                try:
-                    self._data[offset : offset + size] = data
-                    # ORDER: the bytes before write_seq.  Pairs with `Consumer._refresh` and `readinto`.
-                    if not self._ordered:
-                        self._barrier()
-                    self.sequence = end
-                    words = self.words
-                    words[_WRITE_SEQ] = end
-                    calls = words[_RECEIVER_CALLS]
-                    if calls:
-                        self._link.answer(calls)
-                    return size
-                except (ValueError, TypeError):
-                    if self.sequence != start:
-                        self._cut_short(start)
-                        raise
-                    # Not plain bytes.
-                except BaseException:
-                    self._cut_short(start)
+        try:
+            try:
+                size = len(data)  # type: ignore[arg-type]
+                end = start + size
+                if end <= self._limit and size <= self._step:
+                    offset = start % self.capacity
+                    if offset + size <= self.capacity:
+                        self._data[offset : offset + size] = data
+                        # ORDER: the bytes before write_seq.  Pairs with `Consumer._refresh` and `readinto`.
+                        if not self._ordered:
+                            self._barrier()
+                        self.sequence = end
+                        words = self.words
+                        words[_WRITE_SEQ] = end
+                        calls = words[_RECEIVER_CALLS]
+                        if calls:
+                            self._link.answer(calls)
+                        return size
+            except (TypeError, ValueError):
+                if self.sequence != start:
                     raise
-        return self._write_slowly(data)
+                # Not plain bytes.
+            return self._write_slowly(data)
+        except BaseException:
+            self._debt = start
+            self._limit = -1
+            raise
 
     def _write_slowly(self, data: ReadableBuffer) -> int:
-        self._check_not_shut()
-        if self._view is not None:
-            raise ValueError(f"{self._name}: commit() the reserved view first")
-        with memoryview(data) as given:
-            size = given.nbytes
-            if not size:
-                return 0
-            with given.cast("B") if given.c_contiguous else memoryview(given.tobytes()) as source:
-                start = self.sequence
-                done = 0
-                try:
-                    while done < size:
-                        # Released even by an exception, whose traceback would keep the memory.
-                        with self._next_free(min(size - done, self._step)) as target:
-                            count = len(target)
-                            target[:] = source[done : done + count]
-                        self._publish(count)
-                        done += count
-                except BaseException:
-                    self._cut_short(start)
-                    raise
-        if self.owes:
-            self.owes = False
-            self._limit = self._acknowledged + self.capacity
+        self._begin_to_write()
+        size = self._put(data)
+        if size:
+            self._settle()
         return size
 
-    def _cut_short(self, start: int) -> None:
-        """Remember that a write, begun at `start`, did not do what was asked.
+    def writelines(self, lines: Iterable[ReadableBuffer]) -> None:
+        """Write all the items: small ones of a list or tuple together, others as they come."""
+        start = self.sequence
+        try:
+            self._begin_to_write()
+            for piece in _joined(lines) if isinstance(lines, (list, tuple)) else lines:
+                self._put(piece)
+            if self.sequence != start:
+                self._settle()
+        except BaseException:
+            self._debt = start
+            self._limit = -1
+            raise
 
-        Until the same is written again the stream must not be finished: an
-        `io.BufferedWriter` closes its raw file also after its flush has failed.
-        When part of it is published, writing it again would double that part.
-        """
-        self.owes = True
-        self._limit = -1
-        if self.sequence != start:
+    def _begin_to_write(self) -> None:
+        """Check that bytes can be published now."""
+        self._check_whole()
+        self._debt_of_commit = False
+        if self.owes and self.strict:
+            raise ValueError(f"{self._name}: an earlier write failed, the stream cannot go on")
+        if self._view is not None:
+            raise ValueError(f"{self._name}: commit() the reserved view first")
+
+    def _check_whole(self) -> None:
+        """Raise ValueError when shut, or when a call was stopped after it had published something."""
+        self.check_not_shut()
+        if self._debt not in (None, self.sequence):
             self.shut(f"{self._name}: an earlier write was cut short, the stream cannot go on")
+            self.check_not_shut()
+
+    def _settle(self) -> None:
+        """Take note that what failed has been made up for."""
+        self._debt = None
+        self._debt_of_commit = False
+        self._limit = self._acknowledged + self.capacity
+
+    def _put(self, data: ReadableBuffer) -> int:
+        """Copy in and publish `data`; return its size in bytes."""
+        with memoryview(data) as given:
+            size = given.nbytes
+            with given.cast("B") if given.c_contiguous else memoryview(given.tobytes()) as source:
+                if size > self._acknowledged + self.capacity - self.sequence:
+                    self._link.refuse_to_wait(size)
+                done = 0
+                while done < size:
+                    # Released even by an exception, whose traceback would keep the memory.
+                    with self._next_free(min(size - done, self._step)) as target:
+                        count = len(target)
+                        target[:] = source[done : done + count]
+                    self._publish(count)
+                    done += count
+        return size
 
     def _next_free(self, most: int) -> memoryview:
         """The next free bytes in one piece: 1 to `most`; waits while the ring is full."""
@@ -411,7 +471,7 @@ class Producer(Half):
         if free < room:
             free = self._refresh(1 if free else self.looks)
             while not free:
-                self._link.wait()
+                self._wait()
                 free = self._refresh()
             room = min(room, free)
         return self._data[offset : offset + room]
@@ -428,7 +488,9 @@ class Producer(Half):
 
     def reserve(self, most: int) -> memoryview:
         """Hand out a writable view of 1 to `most` free bytes in one piece; waits while the ring is full."""
-        self._check_not_shut()
+        if self._debt is not None:
+            self._check_whole()
+        self.check_not_shut()
         self.let_go()
         view = self._next_free(most)
         self._view = view
@@ -437,11 +499,25 @@ class Producer(Half):
 
     def commit(self, count: int) -> None:
         """Release the reserved view, and publish its first `count` bytes."""
-        self._take_back(count)
-        if not self.owes:
-            self._limit = self._acknowledged + self.capacity
-        if count:
-            self._publish(count)
+        start = self.sequence
+        try:
+            if self._debt is not None:
+                self._check_whole()
+            self._take_back(count)
+            if count:
+                self._publish(count)
+            if self._debt is None:
+                self._limit = self._acknowledged + self.capacity
+            elif not self._debt_of_commit or self.strict:
+                self._debt = self.sequence  # that of a write stays, whatever is published meanwhile
+            elif count:
+                self._settle()
+        except BaseException:
+            if self._debt is None:
+                self._debt_of_commit = True
+                self._debt = start
+            self._limit = -1
+            raise
 
     def shut(self, reason: str) -> None:
         """Let every later call raise ValueError with this reason."""
@@ -450,12 +526,26 @@ class Producer(Half):
         self._limit = -1
 
     def finish(self) -> None:
-        """Mark the end of the stream.  Raises StreamAborted when somebody else has ended it."""
+        """Mark the end of the stream, of which nothing is owed.  Raises StreamAborted when somebody else has ended it."""
         states.finish(self.words, self.sequence, self._name, self._order)
 
     def abort(self) -> None:
         """Mark that the stream ends here unfinished."""
         states.give_up(self.words, self.sequence, self._order)
+
+
+def _joined(items: list[ReadableBuffer] | tuple[ReadableBuffer, ...]) -> Iterator[ReadableBuffer]:
+    """The same bytes in fewer pieces, of at most `STEP` bytes if they are put together."""
+    for first in range(0, len(items), _MANY):
+        some = items[first : first + _MANY]
+        try:
+            joined = b"".join(some) if sum(map(len, some)) <= STEP else None  # type: ignore[arg-type]
+        except (TypeError, BufferError):  # not all are plain bytes
+            joined = None
+        if joined is None:
+            yield from some
+        else:
+            yield joined
 
 
 class Consumer(Half):
@@ -464,6 +554,11 @@ class Consumer(Half):
     The arguments are those of `Producer`; `link.wait()` is called when the ring
     is empty.  `sequence` is the number of bytes acknowledged; `looks`, 1 or
     more, how often an empty ring is looked at before `link.wait()`.
+
+    What is acknowledged was returned, or is kept for the next call.  A buffered
+    file that wraps this end may lose bytes when `readinto` or `readall` raises
+    in the middle of a read: it forgets what it had got before.  So both refuse
+    to go on after that, with ReadFailed, until `resume`.
     """
 
     own_calls = layout.RECEIVER_CALLS
@@ -485,6 +580,9 @@ class Consumer(Half):
         self.sequence, self._published = layout.load_sequences(words, self.capacity, name)
         # ORDER: write_seq before the bytes.  Pairs with `Producer.write` and `_publish`.
         self._order()
+        self._seen = 0  # unread bytes that a call has looked at, and that are not enough for it
+        self._kept = bytearray()  # acknowledged, and not yet returned
+        self._refuses = False
 
     @property
     def awaited(self) -> int:
@@ -497,6 +595,10 @@ class Consumer(Half):
     @property
     def peer_attached(self) -> bool:
         return layout.load_sender_state(self.words, self._name) == layout.OPEN
+
+    @property
+    def is_ready(self) -> bool:
+        return bool(self._kept) or self._published > self.sequence
 
     def _refresh(self, looks: int = 1) -> int:
         """Load write_seq, up to `looks` times until it has moved; return how many bytes are unread."""
@@ -523,7 +625,7 @@ class Consumer(Half):
         state = layout.load_sender_state(self.words, self._name)
         # ORDER: the state before write_seq, rule 2.  Pairs with `states.finish` and `give_up`.
         self._order()
-        if self._refresh():
+        if self._refresh() > self._seen:
             return Verdict.READY
         if state == layout.OPEN:
             if not probe or self._link.peer_lives():
@@ -532,7 +634,7 @@ class Consumer(Half):
             self._barrier()
             state = layout.load_sender_state(self.words, self._name)
             self._order()
-            if self._refresh():
+            if self._refresh() > self._seen:
                 return Verdict.READY
         return states.OF_SENDER.get(state, Verdict.DIED)
 
@@ -545,17 +647,20 @@ class Consumer(Half):
         # This is the path of every small piece: flat, and what can be done
         # before the bytes are there comes before the look for them.
         target = memoryview(buffer)
-        count = len(target)
+        count = target.nbytes
+        if type(buffer) is not bytearray and (not target.c_contiguous or target.readonly):
+            raise TypeError(f"{self._name}: readinto() needs a writable buffer whose bytes are in one piece")
+        if self._kept or self._refuses:
+            return self._readinto_kept(target)
         if self._view is not None:
             self.let_go()
         words = self.words
         start = self.sequence
         offset = start % self.capacity
-        room = min(self.capacity - offset, self._step)
         ready = self._published - start
         if ready <= 0:
             if not count or self._shut is not None:
-                self._check_not_shut()
+                self.check_not_shut()
                 return 0
             most = start + self.capacity
             for _ in repeat(None, self.looks):
@@ -570,62 +675,222 @@ class Consumer(Half):
             else:
                 try:
                     ready = self._more()
-                except BaseException:
+                except BaseException as error:
                     target.release()  # or the traceback would keep the caller's buffer
+                    self._refuse_after(error)
                     raise
                 if not ready:
                     return 0
         if count > ready:
             count = ready
-        if count > room:
+        if count > self._step or offset + count > self.capacity:
             return self._readinto_in_pieces(target, count)
         try:
             target[:count] = self._data[offset : offset + count]
-        except (ValueError, NotImplementedError):  # not plain bytes
+        except (ValueError, TypeError, NotImplementedError):  # not plain bytes
             with target.cast("B") as plain:
                 return self.readinto(plain)
-        # ORDER: our loads of these bytes before read_seq.  Pairs with `Producer._refresh`.
-        if not self._ordered:
-            self._barrier()
-        end = start + count
-        self.sequence = end
-        words[_READ_SEQ] = end
-        calls = words[_SENDER_CALLS]
-        if calls:
-            self._link.answer(calls)
-        return count
+        try:
+            # ORDER: our loads of these bytes before read_seq.  Pairs with `Producer._refresh`.
+            if not self._ordered:
+                self._barrier()
+            end = start + count
+            self.sequence = end
+            words[_READ_SEQ] = end
+            calls = words[_SENDER_CALLS]
+            if calls:
+                self._link.answer(calls)
+            return count
+        except BaseException as error:
+            self._keep_first(target, start, error)
+            raise
 
     def _readinto_in_pieces(self, target: memoryview, count: int) -> int:
         """Copy out `count` bytes that are there, across the ring's edge, acknowledging as it goes."""
         with target.cast("B") as plain:
-            done = 0
-            while done < count:
-                with self.view(min(count - done, self._step)) as view:
-                    plain[done : done + len(view)] = view
-                    moved = len(view)
-                self.acknowledge(moved)
-                done += moved
-        return done
+            start = self.sequence
+            try:
+                done = 0
+                while done < count:
+                    with self.view(min(count - done, self._step)) as view:
+                        plain[done : done + len(view)] = view
+                        moved = len(view)
+                    self.acknowledge(moved)
+                    done += moved
+                return done
+            except BaseException as error:
+                self._keep_first(plain, start, error)
+                raise
+
+    def _readinto_kept(self, target: memoryview) -> int:
+        """`readinto`, of what is kept, unless the last one failed."""
+        self._check_not_refused()
+        self.let_go()
+        with target.cast("B") as plain:
+            part = self._kept[: len(plain)]
+            plain[: len(part)] = part
+        del self._kept[: len(part)]
+        return len(part)
+
+    def _check_not_refused(self) -> None:
+        self.check_not_shut()
+        if self._refuses:
+            raise ReadFailed(
+                f"{self._name}: an earlier read did not succeed, and what wraps this end may have lost bytes; "
+                "read on from the Receiver itself"
+            )
+
+    def _refuse_after(self, error: BaseException) -> None:
+        """Let `readinto` and `readall` go no further: the error came in one of them."""
+        # At a broken end there is nothing that could be skipped.
+        self._refuses = not isinstance(error, (StreamAborted, SenderDied))
+
+    def _keep_first(self, plain: memoryview | bytes, start: int, error: BaseException) -> None:
+        """Keep what was acknowledged since `start`: the first of these bytes, which nobody gets now."""
+        self._kept[:0] = plain[: self.sequence - start]
+        self._refuse_after(error)
+        self.words[_READ_SEQ] = self.sequence  # as in `acknowledge`
+
+    def resume(self) -> None:
+        """Let `readinto` go on, and release the view handed out; for a program that reads from this end itself."""
+        self.check_not_shut()
+        self._refuses = False
+        self.let_go()
 
     def read(self, most: int) -> bytes:
-        """Up to `most` bytes, in an object of their own; otherwise as `readinto`."""
-        with self.view(most) as view:
-            data = bytes(view)
-        self.acknowledge(len(data))
-        # What lies beyond the ring's edge belongs to it.
-        more = min(most - len(data), self._published - self.sequence)
-        return data + self.read(more) if more > 0 and data else data
+        """1 to `most` bytes in an object of their own, empty at the end; waits while there are none."""
+        self.resume()
+        if self._kept or not most:
+            return self._take(min(most, len(self._kept)))
+        ready = self._published - self.sequence
+        if ready < most:
+            ready = self._refresh() or self._more()
+        return self._take(min(most, ready))
+
+    def readall(self) -> bytes:
+        """`read_to_end`, for what wraps this end."""
+        self._check_not_refused()
+        try:
+            return self.read_to_end()
+        except BaseException as error:
+            self._refuse_after(error)
+            raise
+
+    def read_to_end(self) -> bytes:
+        """All up to the end.  Acknowledged when it is returned; what is more than the ring holds, as it comes."""
+        self.resume()
+        while True:
+            ready = self._published - self.sequence
+            # Once something had to be kept, the rest is too: both ends can copy at the same time.
+            if ready == self.capacity or (ready and self._kept):
+                self._keep(min(ready, STEP))
+            elif not self._more_than(ready):
+                return self._take(len(self._kept) + ready)
+
+    def readline(self, most: int) -> bytes:
+        """Up to and with the next newline, at most `most` bytes; what is left at the end.
+
+        Acknowledged when it is returned; of a line that is longer than the ring
+        all but the last part as it comes.
+        """
+        self.resume()
+        kept = self._kept
+        size = kept.find(b"\n", 0, most) + 1 if kept else 0
+        while not size:
+            if len(kept) >= most:
+                size = most
+                break
+            count, is_whole = self._find_end_of_line(most - len(kept))
+            if is_whole:
+                size = len(kept) + count
+                break
+            self._keep(count)
+        return self._take(size)
+
+    def _find_end_of_line(self, most: int) -> tuple[int, bool]:
+        """How many unread bytes are the rest of a line, at most `most`; False when there is more of it.
+
+        That is so when the ring is full of it.  Waits for what is missing.
+        """
+        seen = 0
+        step = _FIRST_SEARCH
+        while True:
+            ready = min(self._published - self.sequence, most)
+            while seen < ready:
+                offset = (self.sequence + seen) % self.capacity
+                piece = bytes(self._data[offset : min(offset + min(step, ready - seen), self.capacity)])
+                found = piece.find(b"\n") + 1
+                if found:
+                    return seen + found, True
+                seen += len(piece)
+                step = min(2 * step, STEP)
+            if seen == most:
+                return seen, True
+            if seen == self.capacity:
+                return seen, False
+            try:
+                if not self._more_than(seen):
+                    return seen, True
+            except (StreamAborted, SenderDied):
+                # A part of a line is returned; whoever calls again is told.
+                if not seen and not self._kept:
+                    raise
+                return seen, True
+
+    def _more_than(self, seen: int) -> bool:
+        """Wait until there are more than `seen` unread bytes; False when the stream ends before."""
+        try:
+            self._seen = seen
+            while self._refresh(self.looks) <= seen:
+                if not self._wait():
+                    return False
+            return True
+        finally:
+            self._seen = 0
 
     def _more(self) -> int:
         """Wait for unread bytes; return how many there are, 0 at the end."""
-        if self._shut is not None:
-            raise ValueError(self._shut)
-        ready = self._refresh(self.looks)
-        while not ready:
-            if not self._link.wait():
-                return 0
-            ready = self._refresh()
-        return ready
+        self.check_not_shut()
+        return self._published - self.sequence if self._more_than(0) else 0
+
+    def _copied(self, count: int) -> bytes:
+        """The next `count` unread bytes, which are there."""
+        offset = self.sequence % self.capacity
+        data = bytes(self._data[offset : offset + count])
+        return data + bytes(self._data[: count - len(data)]) if len(data) < count else data
+
+    def _take(self, count: int) -> bytes:
+        """Return `count` bytes, kept and then unread ones, and acknowledge them."""
+        kept = self._kept
+        start = self.sequence
+        if count <= len(kept):
+            with memoryview(kept) as view:
+                data = bytes(view[:count])
+            del kept[:count]
+            return data
+        data = self._copied(count - len(kept))
+        if kept:
+            data = bytes(kept) + data
+        try:
+            self.acknowledge(count - len(kept))
+            kept.clear()
+            return data
+        except BaseException:
+            if self.sequence != start:
+                kept[:] = data
+            raise
+
+    def _keep(self, count: int) -> None:
+        """Keep the next `count` unread bytes, which are there, and acknowledge them."""
+        size = len(self._kept)
+        start = self.sequence
+        try:
+            self._kept += self._copied(count)
+            self.acknowledge(count)
+        except BaseException:
+            if self.sequence == start:
+                del self._kept[size:]
+            raise
 
     def view(self, most: int) -> memoryview:
         """The next unread bytes in one piece: 1 to `most`, empty at the end; waits while there are none."""
@@ -639,17 +904,24 @@ class Consumer(Half):
         return self._data[offset : offset + min(room, ready)]
 
     def peek(self, most: int) -> memoryview:
-        """Hand out a read-only view of what `view` gives."""
-        with self.view(most) as view:
-            self._view = view.toreadonly()
+        """Hand out a read-only view of what `view` gives, or of what is kept."""
+        self._refuses = False
+        if self._kept:
+            self.resume()
+            self._view = memoryview(bytes(self._kept[:most]))
+        else:
+            with self.view(most) as view:
+                self._view = view.toreadonly()
         return self._view
 
     def acknowledge(self, count: int) -> None:
         """Give the first `count` unread bytes back to the producer."""
         # ORDER: our loads of these bytes before read_seq.  Pairs with `Producer._refresh`.
         self._order()
-        self.sequence += count
-        self.words[_READ_SEQ] = self.sequence
+        try:
+            self.sequence += count
+        finally:  # or the producer would wait for what an exception between the two has kept from it
+            self.words[_READ_SEQ] = self.sequence
         calls = self.words[_SENDER_CALLS]
         if calls:
             self._link.answer(calls)
@@ -657,7 +929,9 @@ class Consumer(Half):
     def consume(self, count: int) -> None:
         """Release the peeked view, and acknowledge its first `count` bytes."""
         self._take_back(count)
-        if count:
+        if self._kept:
+            del self._kept[:count]
+        elif count:
             self.acknowledge(count)
 
     def shut(self, reason: str) -> None:
