@@ -1,13 +1,14 @@
 """Stream bytes from one process to another, by name, through shared memory.
 
-    with mmapipc.Sender("greeting") as s:       # in one process
-        s.write(b"hello")
+    with mmapipc.open("greeting", "wb") as f:   # in one process
+        f.write(b"hello")
 
-    with mmapipc.Receiver("greeting") as r:     # in another
-        print(r.read())
+    with mmapipc.open("greeting") as f:         # in another
+        print(f.read())
 
-Both ends are raw binary files (`io.RawIOBase`): loop over lines, wrap them in
-`io.BufferedReader` or `io.TextIOWrapper`, give them to `pickle` or `shutil`.
+`open` gives buffered and text files: loop over lines, give them to `pickle`,
+`csv` or `shutil`.  `Sender` and `Receiver` are the two ends themselves, raw
+binary files (`io.RawIOBase`) that copy nothing twice and can be waited for.
 What ends without an error is whole.  Otherwise a call raises one of these, each
 a ChannelError and also the built-in exception for the same trouble:
 
@@ -15,13 +16,14 @@ a ChannelError and also the built-in exception for the same trouble:
     SenderDied       reading: the same, and the sender was killed
     ReceiverLeft     writing, closing: the receiver wants no more
     ReceiverGone     writing, closing: it gave up or was killed (ReceiverLeft is one)
+    ReadFailed       reading on after an error that may have lost bytes on the way
     ChannelTimeout   the other end lets us wait for longer than `timeout` seconds
     RoleTaken        there is a sender, or a receiver, already
     LayoutError      the memory is damaged, or is no channel
 
 `Mapping` is shared memory alone, by name or of a file.
 
-Start with help(mmapipc.Sender), help(mmapipc.Receiver), help(mmapipc.Mapping);
+Start with help(mmapipc.open), help(mmapipc.Sender), help(mmapipc.Mapping);
 on the command line with `mmapipc --help`.
 """
 
@@ -39,6 +41,7 @@ from .errors import (
     MemoryRefused,
     NameTaken,
     NoSuchMapping,
+    ReadFailed,
     ReceiverGone,
     ReceiverLeft,
     RoleTaken,
@@ -47,6 +50,7 @@ from .errors import (
     Undelivered,
     UnsafeMemory,
 )
+from .files import open
 from .mapping import Mapping
 
 __version__ = "0.1.0"
@@ -65,6 +69,7 @@ __all__ = [
     "MemoryRefused",
     "NameTaken",
     "NoSuchMapping",
+    "ReadFailed",
     "Receiver",
     "ReceiverGone",
     "ReceiverLeft",
@@ -74,4 +79,5 @@ __all__ = [
     "StreamAborted",
     "Undelivered",
     "UnsafeMemory",
+    "open",
 ]

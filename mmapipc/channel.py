@@ -324,6 +324,11 @@ class Sender(_End):
         self._check_open()
         self._link.half.writelines(lines)
 
+    def make_failures_final(self) -> None:
+        """Let no later write make good for one that failed; for what wraps this end, and may forget what that had."""
+        self._check_open()
+        self._link.half.strict = True
+
     def reserve(self, n: int) -> memoryview:
         """A writable view of 1 to `n` contiguous free bytes of the ring; waits for at least 1.
 
@@ -441,6 +446,11 @@ class Receiver(_End):
         """
         self._check_open()
         return self._link.half.readinto(buffer)
+
+    def check_not_refused(self) -> None:
+        """Raise ReadFailed if `readinto` would, see there."""
+        self._check_open()
+        self._link.half.check_not_refused()
 
     def write(self, data: ReadableBuffer) -> int:
         """Unsupported: this end reads."""

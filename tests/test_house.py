@@ -14,6 +14,7 @@ FLOORS = (
     ("__main__",),
     ("_cli",),
     ("__init__",),
+    ("files",),
     ("channel", "inspection", "mapping"),
     ("_meeting",),
     ("_ring", "_system"),

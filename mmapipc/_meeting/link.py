@@ -77,6 +77,10 @@ class Link:
         """Wait for the peer; whether there is something to move.  Raises at a broken end."""
         raise NotImplementedError
 
+    def refuse_to_wait(self, size: int) -> None:
+        """Raise when this end does not wait at all, and so many bytes do not fit now."""
+        raise NotImplementedError
+
     def peer_lives(self) -> bool:
         """Whether the peer that is attached to this very stream has its role still.
 

@@ -724,7 +724,7 @@ class Consumer(Half):
 
     def _readinto_kept(self, target: memoryview) -> int:
         """`readinto`, of what is kept, unless the last one failed."""
-        self._check_not_refused()
+        self.check_not_refused()
         self.let_go()
         with target.cast("B") as plain:
             part = self._kept[: len(plain)]
@@ -732,7 +732,8 @@ class Consumer(Half):
         del self._kept[: len(part)]
         return len(part)
 
-    def _check_not_refused(self) -> None:
+    def check_not_refused(self) -> None:
+        """Raise ReadFailed if `readinto` and `readall` refuse to go on."""
         self.check_not_shut()
         if self._refuses:
             raise ReadFailed(
@@ -769,7 +770,7 @@ class Consumer(Half):
 
     def readall(self) -> bytes:
         """`read_to_end`, for what wraps this end."""
-        self._check_not_refused()
+        self.check_not_refused()
         try:
             return self.read_to_end()
         except BaseException as error:

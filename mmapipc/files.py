@@ -1,0 +1,312 @@
+"""`open`: an end of a channel as a buffered or a text file.
+
+The files are those of `io`, so their speed and their methods are too.  They
+differ in three ways: a `with` block that an exception leaves gives the stream
+up, a failed write is final, and `poll` waits with a limit.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+
+from .channel import Receiver, Sender
+
+TYPE_CHECKING = False  # as in typing, which is slow to import
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterator
+    from types import TracebackType
+    from typing import Any, Literal, overload
+
+    _Path = str | os.PathLike[str]
+    _Lost = Callable[[int], object]
+
+_BUFFER = 1 << 16  # bytes
+_POSITION = (1 << 64) - 1  # the part of `TextIOWrapper.tell()` that counts bytes
+_LONGEST_CHARACTER = 8  # bytes, in any encoding
+
+
+class _AbortingFile:
+    """What the files have in common: who leaves the `with` block by an exception gives up."""
+
+    def abort(self) -> None:
+        """Close as somebody who could not go on; what is still in the buffer is dropped."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """See `io`."""
+        raise NotImplementedError
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close; after an exception, abort."""
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+
+class BufferedReceiver(_AbortingFile, io.BufferedReader):
+    """What `mmapipc.open(name, "rb")` gives: an `io.BufferedReader` over a Receiver, which is its `raw`."""
+
+    raw: Receiver
+    close = io.BufferedReader.close
+
+    def __init__(self, raw: Receiver, size: int) -> None:
+        super().__init__(raw, size)
+        self._handed_on = b""  # the last bytes that a text file has got
+        self._tells = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.readline, b"")  # quicker than calling `__next__` of a subclass
+
+    def abort(self) -> None:
+        self.raw.abort()
+
+    def let_tell(self, tells: bool) -> None:
+        """Whether a text file that is just made may count how far it has read: only if it can `seek`, it thinks."""
+        self._tells = tells
+
+    def seekable(self) -> bool:
+        """False, but see `let_tell`."""
+        return self._tells
+
+    def read1(self, size: int = -1, /) -> bytes:
+        """See `io.BufferedReader`."""
+        data = super().read1(size)
+        self._handed_on = self._handed_on[-_LONGEST_CHARACTER:] + data
+        return data
+
+    def last_handed_on(self, count: int) -> bytes:
+        """The last `count` bytes of what `read1` has returned, or as many of them as are known."""
+        return self._handed_on[-count:]
+
+    def poll(self, timeout: float | None = 0.0) -> bool:
+        """Whether a read of a byte would not wait; waits for that at most `timeout` seconds, None without limit.
+
+        This, and not a timeout of the read, is how to wait with a limit and go
+        on.  Raises ReadFailed after a read that timed out.
+        """
+        if self.tell() < self.raw.tell():
+            return True
+        self.raw.check_not_refused()
+        return self.raw.poll(timeout)
+
+
+class BufferedSender(_AbortingFile, io.BufferedWriter):
+    """What `mmapipc.open(name, "wb")` gives: an `io.BufferedWriter` over a Sender, which is its `raw`."""
+
+    raw: Sender
+    close = io.BufferedWriter.close
+
+    def __init__(self, raw: Sender, size: int) -> None:
+        super().__init__(raw, size)
+        # What `write` refused may be in no buffer any more, so that no later write could make up for it.
+        raw.make_failures_final()
+
+    def abort(self) -> None:
+        self.raw.abort()
+
+    def poll(self, timeout: float | None = 0.0) -> bool:
+        """Whether there is room for a byte in the ring; waits for that at most `timeout` seconds, None without limit."""
+        return self.raw.poll(timeout)
+
+
+class _Text(_AbortingFile, io.TextIOWrapper):
+    """A text file over one of the two."""
+
+    buffer: BufferedReceiver | BufferedSender
+    close = io.TextIOWrapper.close
+
+    def abort(self) -> None:
+        self.buffer.abort()
+
+
+class TextSender(_Text):
+    """What `mmapipc.open(name, "w")` gives: an `io.TextIOWrapper` over a BufferedSender."""
+
+    buffer: BufferedSender
+    mode = "w"
+
+    def poll(self, timeout: float | None = 0.0) -> bool:
+        """See `BufferedSender.poll`."""
+        return self.buffer.poll(timeout)
+
+
+class TextReceiver(_Text):
+    """What `mmapipc.open(name, "r")` gives: an `io.TextIOWrapper` over a BufferedReceiver."""
+
+    buffer: BufferedReceiver
+    mode = "r"
+
+    def __init__(
+        self, buffer: BufferedReceiver, encoding: str | None, errors: str | None, newline: str | None
+    ) -> None:
+        buffer.let_tell(True)
+        super().__init__(buffer, encoding, errors, newline)
+        buffer.let_tell(False)
+        self._newline = newline
+
+    def __iter__(self) -> Iterator[str]:  # type: ignore[override]
+        return iter(self.readline, "")
+
+    def __next__(self) -> str:  # type: ignore[override]
+        line = self.readline()
+        if not line:
+            raise StopIteration
+        return line
+
+    def poll(self, timeout: float | None = 0.0) -> bool:
+        """Whether a read would not wait for the first byte; otherwise as `BufferedReceiver.poll`."""
+        return self._has_characters() or self.buffer.poll(timeout)
+
+    def _has_characters(self) -> bool:
+        """Whether characters are decoded and not yet read."""
+        count = self.buffer.tell() - (self.tell() & _POSITION)
+        if not count:
+            return False
+        # Bytes that are not read: characters, or the beginning of one that is not yet there.
+        decoder: codecs.IncrementalDecoder | io.IncrementalNewlineDecoder
+        decoder = codecs.getincrementaldecoder(self.encoding)(self.errors or "strict")
+        if not self._newline:
+            decoder = io.IncrementalNewlineDecoder(decoder, False)  # keeps a CR that a LF may follow
+        try:
+            return bool(decoder.decode(self.buffer.last_handed_on(count)))
+        except UnicodeError:
+            return True  # a read raises that
+
+
+if TYPE_CHECKING:
+
+    @overload
+    def open(  # type: ignore[overload-overlap]
+        name: str,
+        mode: Literal["rb"] = "rb",
+        *,
+        buffering: Literal[0],
+        timeout: float | None = None,
+        file: _Path | None = None,
+    ) -> Receiver: ...
+    @overload
+    def open(
+        name: str,
+        mode: Literal["rb"] = "rb",
+        *,
+        buffering: int = -1,
+        timeout: float | None = None,
+        file: _Path | None = None,
+    ) -> BufferedReceiver: ...
+    @overload
+    def open(
+        name: str,
+        mode: Literal["r", "rt"],
+        *,
+        buffering: int = -1,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+        timeout: float | None = None,
+        file: _Path | None = None,
+    ) -> TextReceiver: ...
+    @overload
+    def open(  # type: ignore[overload-overlap]
+        name: str,
+        mode: Literal["wb"],
+        *,
+        buffering: Literal[0],
+        capacity: int = ...,
+        timeout: float | None = None,
+        persist: bool = False,
+        file: _Path | None = None,
+        on_lost: _Lost | None = None,
+    ) -> Sender: ...
+    @overload
+    def open(
+        name: str,
+        mode: Literal["wb"],
+        *,
+        buffering: int = -1,
+        capacity: int = ...,
+        timeout: float | None = None,
+        persist: bool = False,
+        file: _Path | None = None,
+        on_lost: _Lost | None = None,
+    ) -> BufferedSender: ...
+    @overload
+    def open(
+        name: str,
+        mode: Literal["w", "wt"],
+        *,
+        buffering: int = -1,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+        capacity: int = ...,
+        timeout: float | None = None,
+        persist: bool = False,
+        file: _Path | None = None,
+        on_lost: _Lost | None = None,
+    ) -> TextSender: ...
+
+
+def open(
+    name: str,
+    mode: str = "rb",
+    *,
+    buffering: int = -1,
+    encoding: str | None = None,
+    errors: str | None = None,
+    newline: str | None = None,
+    **options: Any,
+) -> Any:
+    """Open an end of the channel `name` as a file, as `open` and `gzip.open` do.
+
+    mode              gives
+    ----------------  ---------------------------------------------------------
+    "rb"              a BufferedReceiver: `io.BufferedReader` over a Receiver
+    "wb"              a BufferedSender: `io.BufferedWriter` over a Sender
+    "r", "rt"         a TextReceiver: `io.TextIOWrapper` over the first
+    "w", "wt"         a TextSender: `io.TextIOWrapper` over the second
+
+    `encoding`, `errors` and `newline` are those of `open`, for text only.
+    `buffering` is the buffer's size in bytes; 0, for binary files only, gives
+    the Receiver or Sender itself; 1 lets a text file send each line at once.
+    The other options, by name, are those of Receiver and Sender, whose errors
+    are raised too.
+
+    The `with` block of such a file gives the stream up when an exception leaves
+    it.  After a read that timed out, or failed in another way, each further
+    read raises ReadFailed, since the file may have lost bytes: `poll(timeout)`
+    before a read is how to wait with a limit and go on.  After a write that
+    failed, `close()` raises, and the receiver gets no clean end.
+
+    Thread-safety: as of the files of `io`, so binary ones are for any threads.
+    Raises ValueError for another mode, and for options that the mode has not.
+    """
+    if mode not in ("rb", "wb", "r", "rt", "w", "wt"):
+        raise ValueError(f"{name}: the mode is 'rb', 'wb', 'r', 'rt', 'w' or 'wt', not {mode!r}")
+    is_text = "b" not in mode
+    if is_text:
+        if buffering == 0:
+            raise ValueError(f"{name}: a text file has a buffer; buffering=0 needs 'rb' or 'wb'")
+        if encoding not in (None, "locale"):
+            codecs.lookup(encoding)  # before anybody sees the end
+    else:
+        for option, value in (("encoding", encoding), ("errors", errors), ("newline", newline)):
+            if value is not None:
+                raise ValueError(f"{name}: a binary file has no {option}; use mode {mode[0]!r}")
+    raw = Receiver(name, **options) if mode[0] == "r" else Sender(name, **options)
+    if buffering == 0:
+        return raw
+    try:
+        size = buffering if buffering > 1 else _BUFFER
+        if isinstance(raw, Receiver):
+            receiver = BufferedReceiver(raw, size)
+            return TextReceiver(receiver, encoding, errors, newline) if is_text else receiver
+        sender = BufferedSender(raw, size)
+        return TextSender(sender, encoding, errors, newline, buffering == 1) if is_text else sender
+    except BaseException:
+        raw.abort()
+        raise
