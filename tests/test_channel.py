@@ -19,7 +19,7 @@ from mmapipc._ring import layout
 from mmapipc._system import names, system
 from mmapipc._system.claims import claim
 
-from .helpers import DEADLINE, WINDOWS, Background, ChannelTest, noise
+from .helpers import DEADLINE, WINDOWS, Background, ChannelTest, eventually, noise
 
 
 @contextlib.contextmanager
@@ -425,6 +425,159 @@ class FailedWrites(ChannelTest):
             self.assertEqual(receiver.read(), b"e")
 
 
+class Debts(ChannelTest):
+    """Nothing ends cleanly after a failed write, whatever failed."""
+
+    def check_not_whole(self, sender, receiver, arrives=b""):
+        for close in (sender.finish, sender.close):
+            with self.assertRaises(mmapipc.StreamAborted):
+                close()
+        self.assertEqual(receiver.read(99), arrives) if arrives else None
+        with self.assertRaises(mmapipc.StreamAborted):
+            receiver.read(99)
+
+    def test_a_timeout_in_the_middle(self):
+        with self.both(capacity=4, timeout=0.05) as (sender, receiver):
+            with self.assertRaises(mmapipc.ChannelTimeout):
+                sender.write(b"abcdefgh")
+            self.check_not_whole(sender, receiver, b"abcd")
+
+    def test_a_reserved_view(self):
+        for commits in (False, True):
+            with self.subTest(commits=commits), self.both() as (sender, receiver):
+                sender.reserve(1)[:] = b"v"
+                with self.assertRaisesRegex(ValueError, "commit"):
+                    sender.write(b"refused")
+                if commits:
+                    sender.commit(1)
+                self.check_not_whole(sender, receiver, b"v" if commits else b"")
+
+    def test_no_bytes(self):
+        for wrong in ("text", 5, None, [1]):
+            for write in (lambda s, data: s.write(data), lambda s, data: s.writelines([b"", data])):
+                with self.subTest(wrong=wrong), self.both() as (sender, receiver):
+                    with self.assertRaises(TypeError):
+                        write(sender, wrong)
+                    self.check_not_whole(sender, receiver)
+
+    def test_an_empty_write_makes_good_for_nothing(self):
+        with self.both() as (sender, receiver):
+            with self.assertRaises(TypeError):
+                sender.write("text")
+            sender.write(b"")
+            sender.writelines([])
+            self.check_not_whole(sender, receiver)
+
+    def test_a_commit_of_too_much(self):
+        with self.both() as (sender, receiver):
+            sender.reserve(3)
+            with self.assertRaises(ValueError):
+                sender.commit(4)
+            self.check_not_whole(sender, receiver)
+
+    def test_a_commit_is_made_good_for_by_a_commit(self):
+        with self.both() as (sender, receiver):
+            view = sender.reserve(3)
+            held = pickle.PickleBuffer(view)
+            with self.assertRaises(BufferError):
+                sender.commit(3)
+            held.release()
+            view[:] = b"abc"
+            sender.commit(3)
+            sender.finish()
+            self.assertEqual(receiver.read(), b"abc")
+
+    def test_items_of_which_one_fails(self):
+        def items():
+            yield b"first"
+            raise LookupError
+
+        with self.both() as (sender, receiver):
+            with self.assertRaises(LookupError):
+                sender.writelines(items())
+            self.check_not_whole(sender, receiver, b"first")
+
+    def test_a_buffered_writer(self):
+        with self.both(capacity=4, timeout=0.05) as (sender, receiver):
+            writer = io.BufferedWriter(sender)
+            writer.write(b"abcdefgh")
+            with self.assertRaises(mmapipc.ChannelTimeout):
+                writer.flush()
+            with self.assertRaises((ValueError, mmapipc.StreamAborted)):
+                writer.close()
+            self.assertEqual(receiver.read(4), b"abcd")
+            with self.assertRaises(mmapipc.StreamAborted):
+                receiver.read(1)
+
+    def test_after_a_finished_stream_nothing_is_owed(self):
+        with self.both() as (sender, receiver):
+            sender.write(b"all")
+            sender.finish()
+            with self.assertRaisesRegex(ValueError, "finished"):
+                sender.write(b"more")
+            self.assertEqual(receiver.read(), b"all")
+            sender.close()
+
+    def test_without_waiting_all_or_nothing(self):
+        with self.both(capacity=8, timeout=0) as (sender, receiver):
+            sender.write(b"abcde")
+            for data in (b"fghi", memoryview(b"f.g.h.i.")[::2], bytes(100)):
+                with self.assertRaises(mmapipc.ChannelTimeout):
+                    sender.write(data)
+                self.assertEqual(sender.tell(), 5)
+            with self.assertRaises(mmapipc.ChannelTimeout):
+                sender.writelines([b"fg", b"hi"])
+            self.assertEqual(receiver.read(3), b"abc")
+            self.assertEqual(sender.write(b"fghi"), 4)
+            self.assertEqual(receiver.read(9), b"defghi")
+            sender.finish()
+            self.assertEqual(receiver.read(9), b"")
+
+
+class Lines(ChannelTest):
+    def test_many_items_arrive_in_order(self):
+        items = [noise(40)[: size % 41] for size in range(5000)]
+        items[777] = noise(3 << 20)
+        items[778] = array.array("I", [1, 2, 3])
+        items[3000] = memoryview(b"e.v.e.r.y.")[::2]
+        whole = b"".join(memoryview(item).tobytes() for item in items)
+        for kind in (list, tuple, iter):
+            with self.subTest(kind=kind), self.both() as (sender, receiver):
+
+                def produce(items=items, kind=kind, sender=sender):
+                    sender.writelines(kind(items))
+                    sender.close()
+
+                writer = Background(produce)
+                self.assertEqual(receiver.read(), whole)
+                writer.result()
+
+    def test_a_line_that_is_longer_than_the_ring(self):
+        for size in (8, 9, 100_000, 5 << 20):
+            with self.subTest(size=size), self.both(capacity=min(size, 4096)) as (sender, receiver):
+                line = b"x" * (size - 1) + b"\n"
+
+                def produce(line=line, sender=sender):
+                    sender.writelines([line, b"short\n", b"rest"])
+                    sender.close()
+
+                writer = Background(produce)
+                self.assertEqual(list(receiver), [line, b"short\n", b"rest"])
+                writer.result()
+
+    def test_a_part_of_a_line_is_not_acknowledged(self):
+        for read in (lambda r: r.readline(), lambda r: r.read(), lambda r: r.readall(), lambda r: next(r)):
+            with self.subTest(read=read), self.both(capacity=16, timeout=0.05, persist=True) as (sender, receiver):
+                sender.write(b"half a line")
+                with self.assertRaises(mmapipc.ChannelTimeout):
+                    read(receiver)
+                self.assertEqual(sender.in_flight, 11)
+                receiver.close()
+                with mmapipc.Receiver(self.name, timeout=DEADLINE) as following:
+                    sender.write(b" \n")
+                    self.assertEqual(following.readline(), b"half a line \n")
+
+
 class FailedReads(ChannelTest):
     """A timeout takes nothing away."""
 
@@ -463,6 +616,164 @@ class FailedReads(ChannelTest):
             self.assertEqual(receiver.read(99), b"published")
             with self.assertRaises(mmapipc.StreamAborted):
                 receiver.read(99)
+
+
+class Wrappers(ChannelTest):
+    """What wraps a Receiver skips nothing in silence."""
+
+    def test_a_read_that_timed_out_is_not_gone_on_with(self):
+        wrappers = {
+            "read": lambda r: io.BufferedReader(r, 10).read(6),
+            "readline": lambda r: io.BufferedReader(r, 10).readline(),
+            "all": lambda r: io.BufferedReader(r, 10).read(),
+            "text": lambda r: io.TextIOWrapper(io.BufferedReader(r, 10)).readline(),
+        }
+        for name, make in wrappers.items():
+            for again in ("poll", "read", "readline", "peek"):
+                with self.subTest(wrapper=name, again=again), self.both(timeout=0.05) as (sender, receiver):
+                    wrapped = []  # closes the Receiver when it is collected
+
+                    def read(make=make, receiver=receiver, wrapped=wrapped):
+                        class Kept(io.RawIOBase):
+                            readable = lambda self: True  # noqa: E731
+                            readinto = staticmethod(receiver.readinto)
+                            readall = staticmethod(receiver.readall)
+
+                        wrapped.append(Kept())
+                        return make(wrapped[-1])
+
+                    sender.write(b"foo")
+                    with self.assertRaises(mmapipc.ChannelTimeout):
+                        read()
+                    sender.write(b"bar\n")
+                    for _ in range(2):
+                        with self.assertRaises(mmapipc.ReadFailed):
+                            read()
+                    lost = 0 if name == "all" else 3  # which only the wrapper has had
+                    going_on = {
+                        "poll": lambda: self.assertTrue(receiver.poll()) or receiver.read(9),
+                        "read": lambda: receiver.read(9),
+                        "readline": lambda: receiver.readline(),
+                        "peek": lambda: bytes(receiver.peek(9)),
+                    }[again]
+                    got = going_on()
+                    self.assertEqual(b"foobar\n"[lost:][: len(got)], got)
+
+    def test_a_broken_end_stays_one(self):
+        with self.both() as (sender, receiver):
+            sender.write(b"foo")
+            sender.abort()
+            reader = io.BufferedReader(receiver, 10)
+            for _ in range(3):
+                with self.assertRaises(mmapipc.StreamAborted):
+                    reader.read(6)
+
+
+class Polling(ChannelTest):
+    def test_a_receiver(self):
+        with self.both() as (sender, receiver):
+            self.assertFalse(receiver.poll())
+            self.assertFalse(receiver.poll(0.01))
+            writer = Background(lambda: eventually(lambda: receiver.poll(DEADLINE), "it comes"))
+            sender.write(b"x")
+            writer.result()
+            self.assertTrue(receiver.poll())
+            receiver.read(1)
+            self.assertFalse(receiver.poll())
+            sender.finish()
+            self.assertTrue(receiver.poll(None))
+            self.assertEqual(receiver.read(1), b"")
+        with self.assertRaises(ValueError):
+            receiver.poll()
+
+    def test_a_broken_end_does_not_wait(self):
+        with self.both() as (sender, receiver):
+            sender.abort()
+            self.assertTrue(receiver.poll(DEADLINE))
+            with self.assertRaises(mmapipc.StreamAborted):
+                receiver.read(1)
+
+    def test_a_sender(self):
+        with self.both(capacity=2) as (sender, receiver):
+            self.assertTrue(sender.poll())
+            sender.write(b"ab")
+            self.assertFalse(sender.poll())
+            self.assertFalse(sender.poll(0.01))
+            receiver.read(1)
+            self.assertTrue(sender.poll())
+            sender.write(b"c")
+            receiver.close()
+            self.assertTrue(sender.poll(DEADLINE))
+            with self.assertRaises(mmapipc.ReceiverLeft):
+                sender.write(b"d")
+
+    def test_wrong_timeouts(self):
+        with self.both() as ends:
+            for end in ends:
+                for wrong in (float("nan"), -1, "soon", float("inf"), 1e300, 10**400):
+                    with self.assertRaisesRegex(ValueError, f"{self.name}: a timeout is"):
+                        end.poll(wrong)
+                    with self.assertRaisesRegex(ValueError, f"{self.name}: a timeout is"):
+                        end.timeout = wrong
+                end.timeout = 0
+                self.assertEqual(end.timeout, 0)
+                end.timeout = None
+                self.assertIsNone(end.timeout)
+
+    def test_a_timeout_is_for_what_follows(self):
+        with self.both(capacity=1) as (sender, receiver):
+            sender.write(b"x")
+            sender.timeout = 0.01
+            with self.assertRaisesRegex(mmapipc.ChannelTimeout, "for 0.01 s"):
+                sender.write(b"y")
+            sender.timeout = DEADLINE
+            writer = Background(lambda: sender.write(b"y"))
+            self.assertEqual(receiver.read(1) + receiver.read(1), b"xy")
+            writer.result()
+            receiver.timeout = 0
+            with self.assertRaises(mmapipc.ChannelTimeout):
+                receiver.read(1)
+
+
+class OtherThreads(ChannelTest):
+    def test_an_end_that_is_closed_while_a_thread_waits_in_it(self):
+        for waits in ("read", "write", "close", "poll"):
+            with self.subTest(waits=waits), self.both(capacity=1) as (sender, receiver):
+                end = receiver if waits == "read" else sender
+                if waits != "read":
+                    sender.write(b"x")
+                calling = {
+                    "read": lambda: receiver.read(1),
+                    "write": lambda: sender.write(b"y"),
+                    "close": sender.close,
+                    "poll": lambda: sender.poll(DEADLINE),
+                }[waits]
+                waiting = Background(calling)
+                word = end._link.half.own_calls
+                eventually(lambda: end._link.mapped.words[word] == layout.PARKED, "it sleeps")
+                end.abort()
+                with self.assertRaisesRegex(ValueError, f"{self.name}: I/O operation on closed channel"):
+                    waiting.result()
+
+    def test_threads_that_only_look(self):
+        with self.both() as ends:
+            for end in ends:
+                errors = []
+
+                def look(end=end, errors=errors):
+                    while True:
+                        try:
+                            end.in_flight, end.attached, end.tell(), end.capacity, end.timeout
+                        except ValueError as error:
+                            errors.append(str(error))
+                            return
+                        repr(end)
+
+                looking = [Background(look) for _ in range(3)]
+                end.abort()
+                for thread in looking:
+                    thread.result()
+                self.assertEqual(set(errors), {f"{self.name}: I/O operation on closed channel"})
 
 
 class Timeouts(ChannelTest):

@@ -1,15 +1,24 @@
 """The ring over plain memory: what arrives is what was put in, for any capacity."""
 
-import contextlib
-import random
-import unittest
+from __future__ import annotations
 
-from mmapipc._ring import layout, states
+import array
+import contextlib
+import dis
+import random
+import sys
+import unittest
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from mmapipc._ring import layout, ring as ring_module, states
 from mmapipc.errors import LayoutError
 from mmapipc._ring.ring import Barrier, Consumer, Producer
 from mmapipc._ring.states import Verdict
 
 from .helpers import noise
+
+EMPTY = ("NOP", "RESUME", "POP_BLOCK", "SETUP_FINALLY", "RETURN_VALUE", "RETURN_CONST")  # bytecodes that take or change nothing
 
 CAPACITIES = (1, 2, 3, 7, 64, 4095, 4096, 4097, 100_003)
 
@@ -34,6 +43,7 @@ class Ring:
         self.producer = Producer(self.words, self.data, "ring", **options)
         self.consumer = Consumer(self.words, self.data, "ring", **options)
         self.last_words = nothing
+        self.finishes = False
 
     def attach(self) -> None:
         assert self.wants_receiver(True)
@@ -55,6 +65,8 @@ class Ring:
         return self.lives
 
     def wait(self) -> bool:
+        if self.finishes:
+            return False
         raise Blocked
 
     def answer(self, calls: int) -> None:
@@ -153,6 +165,124 @@ class FailedWrites(unittest.TestCase):
         self.assertEqual(ring.take(2), b"ab")
         with self.assertRaisesRegex(ValueError, "cut short"):
             ring.producer.write(b"abc")
+
+
+class Interrupted(Exception):
+    """Raised by a signal handler."""
+
+
+def interrupted(call: Callable[[], object], at: int) -> tuple[bool, bool]:
+    """Call, and raise at so many-th bytecode of the ring; return whether it was reached, and in the first line.
+
+    What a signal handler raises there is as if it came before the call: that line takes and publishes nothing.
+    So are bytecodes that do nothing; and what comes when a call returns is as if it came after it.
+    """
+    moments = []  # no number: until Python 3.13, tracing a frame puts its variables back
+    first_lines = set()
+
+    def trace(frame: Any, event: str, argument: object) -> Any:
+        if frame.f_code.co_filename != ring_module.__file__:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "line" and not first_lines:
+            first_lines.add(frame.f_lineno)
+        if event == "opcode" and dis.opname[frame.f_code.co_code[frame.f_lasti]] not in EMPTY:
+            moments.append(frame.f_lineno)
+            if len(moments) == at:
+                raise Interrupted
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    except Interrupted:
+        return True, moments[-1] in first_lines
+    finally:
+        sys.settrace(before)
+    return False, False
+
+
+class Interruptions(unittest.TestCase):
+    """An exception between any two bytecodes: nothing is forgotten, nothing comes twice."""
+
+    def at_every_moment(self, prepare: Callable[[], tuple[Ring, Callable[[], object]]]) -> Iterator[Any]:
+        at, reached = 1, True
+        while reached:
+            ring, call = prepare()
+            reached, at_first = interrupted(call, at)
+            if reached:
+                yield ring, at_first, at
+            at += 1
+        self.assertGreater(at, 20)
+
+    def test_what_a_call_has_not_done_is_owed(self) -> None:
+        def committing(ring: Ring) -> Callable[[], object]:
+            view = ring.producer.reserve(3)
+            view[:] = b"new"
+            return lambda: ring.producer.commit(3)
+
+        calls = {
+            "write": lambda ring: lambda: ring.producer.write(b"new"),
+            "slow write": lambda ring: lambda: ring.producer.write(memoryview(b"n.e.w.")[::2]),
+            "writelines": lambda ring: lambda: ring.producer.writelines([b"n", b"ew"]),
+            "commit": committing,
+        }
+        for name, calling in calls.items():
+            for used in (0, 3):  # before the edge, and across it
+                def prepare(calling: Any = calling, used: int = used) -> Any:
+                    ring = Ring(5)
+                    ring.put(b"abc"[:used])
+                    ring.take(used)
+                    return ring, calling(ring)
+
+                if name == "commit" and used:
+                    continue
+                for ring, at_first, at in self.at_every_moment(prepare):
+                    published = ring.producer.sequence - used
+                    if not ring.producer.owes:
+                        self.assertTrue(published == 3 or (at_first and not published), (name, at))
+                    elif published:
+                        with self.assertRaisesRegex(ValueError, "cut short"):
+                            ring.producer.write(b"new")
+                        self.assertTrue(ring.producer.owes)
+                        ring.producer.abort()
+                        self.assertEqual(ring.take(3), b"new"[: ring.producer.sequence - used])
+                    if not published:
+                        # The same again makes up for it, and does not come twice.
+                        calling(ring)()
+                        self.assertFalse(ring.producer.owes)
+                        self.assertEqual(ring.take(5), b"new")
+
+    def test_what_no_call_returned_comes_again(self) -> None:
+        calls: dict[str, Callable[[Ring], object]] = {
+            "readinto": lambda ring: ring.consumer.readinto(bytearray(4)),
+            "readinto exotic": lambda ring: ring.consumer.readinto(array.array("H", [0, 0])),
+            "read": lambda ring: ring.consumer.read(5),
+            "readline": lambda ring: ring.consumer.readline(100),
+            "long readline": lambda ring: ring.consumer.readline(100),
+            "read_to_end": lambda ring: ring.consumer.read_to_end(),
+        }
+        for name, calling in calls.items():
+            for used in (0, 3):
+                line = b"ab\ncd" if name != "long readline" else b"abcde"
+
+                def prepare(calling: Any = calling, used: int = used, line: bytes = line) -> Any:
+                    ring = Ring(5)
+                    ring.put(b"abc"[:used])
+                    ring.take(used)
+                    ring.put(line)
+                    ring.finishes = True
+                    return ring, lambda: calling(ring)
+
+                for ring, _, at in self.at_every_moment(prepare):
+                    ring.consumer.resume()
+                    got = bytearray()
+                    while part := ring.consumer.read(2):
+                        got += part
+                    self.assertEqual(got, line, (name, at))
+                    self.assertEqual(ring.words[layout.READ_SEQ], used + len(line))
+                    self.assertEqual(ring.consumer.sequence, used + len(line))
 
 
 class Verdicts(unittest.TestCase):

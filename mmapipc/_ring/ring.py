@@ -415,8 +415,7 @@ class Producer(Half):
         start = self.sequence
         try:
             self._begin_to_write()
-            for piece in _joined(lines) if isinstance(lines, (list, tuple)) else lines:
-                self._put(piece)
+            self._put_all(_joined(lines) if isinstance(lines, (list, tuple)) else lines)
             if self.sequence != start:
                 self._settle()
         except BaseException:
@@ -445,6 +444,12 @@ class Producer(Half):
         self._debt = None
         self._debt_of_commit = False
         self._limit = self._acknowledged + self.capacity
+
+    def _put_all(self, pieces: Iterable[ReadableBuffer]) -> None:
+        # A function of its own: in Python 3.12 and later what a signal handler raises
+        # between two rounds of a loop is not caught by a `try` around it in the same function.
+        for piece in pieces:
+            self._put(piece)
 
     def _put(self, data: ReadableBuffer) -> int:
         """Copy in and publish `data`; return its size in bytes."""
@@ -683,13 +688,17 @@ class Consumer(Half):
                     return 0
         if count > ready:
             count = ready
-        if count > self._step or offset + count > self.capacity:
-            return self._readinto_in_pieces(target, count)
+        if count > self._step:
+            count = self._step
         try:
-            target[:count] = self._data[offset : offset + count]
+            if offset + count <= self.capacity:
+                target[:count] = self._data[offset : offset + count]
+            else:
+                self._copy_across_the_edge(target, count)
         except (ValueError, TypeError, NotImplementedError):  # not plain bytes
-            with target.cast("B") as plain:
-                return self.readinto(plain)
+            self.check_not_shut()
+            target = target.cast("B")
+            self._copy_across_the_edge(target, count)
         try:
             # ORDER: our loads of these bytes before read_seq.  Pairs with `Producer._refresh`.
             if not self._ordered:
@@ -705,22 +714,12 @@ class Consumer(Half):
             self._keep_first(target, start, error)
             raise
 
-    def _readinto_in_pieces(self, target: memoryview, count: int) -> int:
-        """Copy out `count` bytes that are there, across the ring's edge, acknowledging as it goes."""
-        with target.cast("B") as plain:
-            start = self.sequence
-            try:
-                done = 0
-                while done < count:
-                    with self.view(min(count - done, self._step)) as view:
-                        plain[done : done + len(view)] = view
-                        moved = len(view)
-                    self.acknowledge(moved)
-                    done += moved
-                return done
-            except BaseException as error:
-                self._keep_first(plain, start, error)
-                raise
+    def _copy_across_the_edge(self, target: memoryview, count: int) -> None:
+        """Copy out the next `count` unread bytes, wherever they lie."""
+        offset = self.sequence % self.capacity
+        first = min(count, self.capacity - offset)
+        target[:first] = self._data[offset : offset + first]
+        target[first:count] = self._data[: count - first]
 
     def _readinto_kept(self, target: memoryview) -> int:
         """`readinto`, of what is kept, unless the last one failed."""
@@ -728,9 +727,16 @@ class Consumer(Half):
         self.let_go()
         with target.cast("B") as plain:
             part = self._kept[: len(plain)]
-            plain[: len(part)] = part
-        del self._kept[: len(part)]
-        return len(part)
+            count = len(part)
+            plain[:count] = part
+        before = len(self._kept)
+        try:
+            del self._kept[:count]
+            return count
+        except BaseException:
+            if len(self._kept) != before:
+                self._kept[:0] = part
+            raise
 
     def check_not_refused(self) -> None:
         """Raise ReadFailed if `readinto` and `readall` refuse to go on."""
@@ -746,9 +752,10 @@ class Consumer(Half):
         # At a broken end there is nothing that could be skipped.
         self._refuses = not isinstance(error, (StreamAborted, SenderDied))
 
-    def _keep_first(self, plain: memoryview | bytes, start: int, error: BaseException) -> None:
-        """Keep what was acknowledged since `start`: the first of these bytes, which nobody gets now."""
-        self._kept[:0] = plain[: self.sequence - start]
+    def _keep_first(self, target: memoryview, start: int, error: BaseException) -> None:
+        """Keep what was acknowledged since `start`: the first bytes of the target, which nobody gets now."""
+        with target.cast("B") as plain:
+            self._kept[:0] = plain[: self.sequence - start]
         self._refuse_after(error)
         self.words[_READ_SEQ] = self.sequence  # as in `acknowledge`
 
@@ -842,12 +849,16 @@ class Consumer(Half):
         """Wait until there are more than `seen` unread bytes; False when the stream ends before."""
         try:
             self._seen = seen
-            while self._refresh(self.looks) <= seen:
-                if not self._wait():
-                    return False
-            return True
+            return self._wait_for_more_than(seen)
         finally:
             self._seen = 0
+
+    def _wait_for_more_than(self, seen: int) -> bool:
+        # A function of its own, as `_put_all` is.
+        while self._refresh(self.looks) <= seen:
+            if not self._wait():
+                return False
+        return True
 
     def _more(self) -> int:
         """Wait for unread bytes; return how many there are, 0 at the end."""
@@ -863,22 +874,26 @@ class Consumer(Half):
     def _take(self, count: int) -> bytes:
         """Return `count` bytes, kept and then unread ones, and acknowledge them."""
         kept = self._kept
+        before = len(kept)
         start = self.sequence
-        if count <= len(kept):
+        if not before:
+            data = self._copied(count)
+        elif count > before:
+            data = bytes(kept) + self._copied(count - before)
+        else:
             with memoryview(kept) as view:
                 data = bytes(view[:count])
-            del kept[:count]
-            return data
-        data = self._copied(count - len(kept))
-        if kept:
-            data = bytes(kept) + data
         try:
-            self.acknowledge(count - len(kept))
-            kept.clear()
+            if count > before:
+                self.acknowledge(count - before)
+            if before:
+                del kept[:count]
             return data
         except BaseException:
-            if self.sequence != start:
-                kept[:] = data
+            if len(kept) != before:
+                kept[:0] = data
+            elif self.sequence != start:
+                kept += data[before:]
             raise
 
     def _keep(self, count: int) -> None:
@@ -921,8 +936,10 @@ class Consumer(Half):
         self._order()
         try:
             self.sequence += count
-        finally:  # or the producer would wait for what an exception between the two has kept from it
             self.words[_READ_SEQ] = self.sequence
+        except BaseException:  # between the two, or the producer would wait for what it is not told
+            self.words[_READ_SEQ] = self.sequence
+            raise
         calls = self.words[_SENDER_CALLS]
         if calls:
             self._link.answer(calls)
