@@ -719,7 +719,7 @@ class Consumer(Half):
         offset = self.sequence % self.capacity
         first = min(count, self.capacity - offset)
         target[:first] = self._data[offset : offset + first]
-        target[first:count] = self._data[: count - first]
+        target[first:count] = self._data[0 : count - first]
 
     def _readinto_kept(self, target: memoryview) -> int:
         """`readinto`, of what is kept, unless the last one failed."""
@@ -869,7 +869,7 @@ class Consumer(Half):
         """The next `count` unread bytes, which are there."""
         offset = self.sequence % self.capacity
         data = bytes(self._data[offset : offset + count])
-        return data + bytes(self._data[: count - len(data)]) if len(data) < count else data
+        return data + bytes(self._data[0 : count - len(data)]) if len(data) < count else data
 
     def _take(self, count: int) -> bytes:
         """Return `count` bytes, kept and then unread ones, and acknowledge them."""
