@@ -491,7 +491,8 @@ class Exploration:
                     break
                 before[successor].append(number)
             else:
-                # A state that is still on the path is gone round to: no new schedule.
+                # A state that is still on the path is gone round to: no new schedule.  Only
+                # who parks goes round; there the sum depends on the order of the steps, too.
                 counts[number] = sum([counts[s] for s in successors]) if successors else 1
                 path.pop()
                 if trail:
