@@ -327,8 +327,8 @@ class _Life:
         return self._all.setdefault(fields, self)
 
     def _become(self, **changes: Any) -> _Life:
-        life = copy.copy(self)
-        vars(life).update(changes)
+        life = object.__new__(_Life)  # `copy.copy` takes five times as long
+        vars(life).update(vars(self), **changes)
         return life._only()
 
     @_remembered
