@@ -255,6 +255,17 @@ class World:
         local = *self.where, *where, self._others, *memory, *kept
         self.machine.checkpoint(*local, resting_on=tuple(CLAIMS.values()))
 
+    def leave(self, result: str | Verdict, say: Callable[[], object] = lambda: None) -> str | Verdict:
+        """Say so, and leave with that result.
+
+        Both store what does not depend on what this end has seen or moved: so
+        the many ways to get here become one, before the peer goes on.
+        """
+        self.machine.checkpoint("leaves", result, self.link.mapped.number)
+        say()
+        self.link.leave("closed")
+        return result
+
     def begin_to_wait(self) -> None:
         """Somebody is left until the contrary is seen."""
         self._others = True
@@ -262,13 +273,19 @@ class World:
 
 
 class CheckpointWaiter(Waiter):
-    """Says where it is when it begins to wait, and whenever it has slept: so histories that wait long become one."""
+    """Says where it is when it begins and ends to wait, and whenever it has slept.
+
+    So histories that wait long become one.
+    """
 
     _clock: Any
 
     def until_moved(self, *arguments: Any) -> Any:
         self._clock.begin_to_wait()
-        return super().until_moved(*arguments)
+        verdict = super().until_moved(*arguments)
+        # What else it saw while it waited, the half keeps or nobody does.
+        self._clock.checkpoint("waited", verdict)
+        return verdict
 
     def park(self, *arguments: Any) -> bool:
         self._clock.checkpoint("parks")

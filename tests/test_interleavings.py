@@ -159,25 +159,23 @@ class Stream:
                 world.checkpoint()
                 link.half.write(payload[at : at + size])
                 at += size
-            if end == "abort":
-                link.abort()
-                link.leave("aborted")
-                return "aborted"
+            result = "aborted" if end == "abort" else ""
         except OSError as error:
+            result = met(error)
+        world.where = "end", result
+        world.checkpoint()
+        if result:
             link.abort()
-            link.leave("gone")
-            return met(error)
+            return world.leave(result)
         try:
-            world.where = ("deliver",)
             link.finish()
             if not self.delivers:
-                return "finished"
+                return world.leave("finished")
             link.deliver()
-            return "kept" if self.kept else "delivered"
+            result = "kept" if self.kept else "delivered"
         except OSError as error:
-            return met(error)
-        finally:
-            link.leave("closed")
+            result = met(error)
+        return world.leave(result)
 
     def receiver(self, machine, number=2):
         """As `Receiver`."""
@@ -192,7 +190,7 @@ class Stream:
         stream = link.mapped.words[layout.STREAM_ID] if self.succeeded else 1
         machine.output += b"%d@%d:" % (stream, half.sequence)
         taken = 0
-        leave = link.close
+        result, leave = "left", link.close
         try:
             while self.leaves_after is None or taken < self.leaves_after:
                 world.where = "read", taken
@@ -206,15 +204,12 @@ class Stream:
                     piece = bytes(buffer[: half.readinto(buffer)])
                     machine.output += piece
                 if not piece:
-                    return "whole"
+                    result = "whole"
+                    break
                 taken += len(piece)
-            return "left"
         except OSError as error:
-            leave = link.abort
-            return met(error)
-        finally:
-            leave()
-            link.leave("closed")
+            result, leave = met(error), link.abort
+        return world.leave(result, leave)
 
     def next_receiver(self, machine):
         machine.follow(1)
