@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     _Path = str | os.PathLike[str]
     _Lost = Callable[[int], object]
 
-_BUFFER = 1 << 16  # bytes
+BUFFER_SIZE = 1 << 16  # bytes
 _POSITION = (1 << 64) - 1  # the part of `TextIOWrapper.tell()` that counts bytes
 _LONGEST_CHARACTER = 8  # bytes, in any encoding
 
@@ -54,7 +54,7 @@ class BufferedReceiver(_AbortingFile, io.BufferedReader):
     raw: Receiver
     close = io.BufferedReader.close
 
-    def __init__(self, raw: Receiver, size: int) -> None:
+    def __init__(self, raw: Receiver, size: int = BUFFER_SIZE) -> None:
         super().__init__(raw, size)
         self._handed_on = b""  # the last bytes that a text file has got
         self._tells = False
@@ -101,7 +101,7 @@ class BufferedSender(_AbortingFile, io.BufferedWriter):
     raw: Sender
     close = io.BufferedWriter.close
 
-    def __init__(self, raw: Sender, size: int) -> None:
+    def __init__(self, raw: Sender, size: int = BUFFER_SIZE) -> None:
         super().__init__(raw, size)
         # What `write` refused may be in no buffer any more, so that no later write could make up for it.
         raw.make_failures_final()
@@ -301,7 +301,7 @@ def open(
     if buffering == 0:
         return raw
     try:
-        size = buffering if buffering > 1 else _BUFFER
+        size = buffering if buffering > 1 else BUFFER_SIZE
         if isinstance(raw, Receiver):
             receiver = BufferedReceiver(raw, size)
             return TextReceiver(receiver, encoding, errors, newline) if is_text else receiver

@@ -45,12 +45,16 @@ from benchmark_report import (
     CAT,
     FILE_TO_NULL,
     IDLE,
+    ITEM_SIZE,
+    LINE_SIZE,
     MEMCPY,
     PARKED,
     PING_SIZES,
     PIPE_TO_PIPE,
     QUICK,
+    READ_LINES,
     STREAM,
+    WRITE_ITEMS,
     Plan,
     Results,
     as_json,
@@ -60,6 +64,7 @@ from benchmark_report import (
 )
 
 SCRIPTS_FOLDER = Path(__file__).resolve().parent
+LINES = 100  # lines a write, items a list
 LIMIT = 30.0  # seconds that any one thing a child is told to do may take
 
 
@@ -96,6 +101,49 @@ def read_stream(link: Link, size: int, count: int) -> None:
     link.send(b"r")
     receive_all(link, buffer, size * count)
     link.send(b"a")
+
+
+def write_lines(link: Link, size: int, count: int) -> float:
+    """Write `count` times a page of lines of `size` bytes; seconds until the reader has them all."""
+    data = line_of(size) * LINES
+    answer = bytearray(1)
+    link.receive_into(answer)  # the reader is ready
+    begin = time.perf_counter()
+    for _ in itertools.repeat(None, count):
+        link.send(data)
+    link.receive_into(answer)
+    return time.perf_counter() - begin
+
+
+def read_lines(link: Link, size: int, count: int) -> None:
+    """The other side of `write_lines`: loops over a buffered file."""
+    assert link.lines is not None
+    link.send(b"r")
+    for line in itertools.islice(link.lines(), LINES * count):
+        assert line
+    link.send(b"a")
+
+
+def write_items(link: Link, size: int, count: int) -> float:
+    """Write `count` lists of items of `size` bytes; seconds until the reader has them all."""
+    assert link.send_items is not None
+    items = [line_of(size)] * LINES
+    answer = bytearray(1)
+    link.receive_into(answer)  # the reader is ready
+    begin = time.perf_counter()
+    for _ in itertools.repeat(None, count):
+        link.send_items(items)
+    link.receive_into(answer)
+    return time.perf_counter() - begin
+
+
+def read_items(link: Link, size: int, count: int) -> None:
+    """The other side of `write_items`."""
+    read_stream(link, size, LINES * count)
+
+
+def line_of(size: int) -> bytes:
+    return b"x" * (size - 1) + b"\n"
 
 
 def ping_awake(link: Link, size: int, rounds: int) -> float:
@@ -331,6 +379,22 @@ class Pair:
         """Bytes a second, in writes of `size` bytes, over about `wanted` seconds."""
         count = self._calibrated(STREAM, self._stream, size, wanted)
         return size * count / self._stream(size, count)
+
+    def lines(self, size: int, wanted: float) -> float:
+        """Bytes a second, read in lines of `size` bytes, over about `wanted` seconds."""
+        count = self._calibrated(READ_LINES, self._lines, size, wanted)
+        return size * LINES * count / self._lines(size, count)
+
+    def items(self, size: int, wanted: float) -> float:
+        """Bytes a second, written in lists of items of `size` bytes, over about `wanted` seconds."""
+        count = self._calibrated(WRITE_ITEMS, self._items, size, wanted)
+        return size * LINES * count / self._items(size, count)
+
+    def _lines(self, size: int, count: int) -> float:
+        return self._both((write_lines, size, count), (read_lines, size, count))
+
+    def _items(self, size: int, count: int) -> float:
+        return self._both((write_items, size, count), (read_items, size, count))
 
     def awake(self, size: int, wanted: float) -> float:
         """Seconds a round trip of `size` bytes, one right after the other, over about `wanted` seconds."""
@@ -574,6 +638,8 @@ def steps(plan: Plan) -> Iterator[tuple[str, int, Callable[[Pair], float]]]:
     """What each repetition measures of every pair: (what, size in bytes, how)."""
     for size in SIZES:
         yield STREAM, size, methodcaller("stream", size, plan.stream_seconds)
+    yield READ_LINES, LINE_SIZE, methodcaller("lines", LINE_SIZE, plan.stream_seconds)
+    yield WRITE_ITEMS, ITEM_SIZE, methodcaller("items", ITEM_SIZE, plan.stream_seconds)
     for size in PING_SIZES:
         yield AWAKE, size, methodcaller("awake", size, plan.awake_seconds)
         yield PARKED, size, methodcaller("parked", size, plan.parked_rounds, plan.parked_pause)
@@ -582,7 +648,7 @@ def steps(plan: Plan) -> Iterator[tuple[str, int, Callable[[Pair], float]]]:
 def measure_pairs(plan: Plan, repetition: int, pairs: dict[str, Pair], results: Results) -> None:
     for what, size, measure in steps(plan):
         for pair in list(pairs.values()):
-            if size in pair.peer.sizes:
+            if pair.peer.has_files if what in (READ_LINES, WRITE_ITEMS) else size in pair.peer.sizes:
                 with dropped_if_failing(pair, f"{what}, {show_size(size)}", pairs, results):
                     results.add(what, size, pair.peer.label, repetition, measure(pair))
 

@@ -12,7 +12,7 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import mmapipc  # noqa: E402
+from mmapipc.files import BufferedReceiver  # noqa: E402
 
 WINDOWS = os.name == "nt"
 if WINDOWS:
@@ -47,6 +48,8 @@ class Link(NamedTuple):
     receive_into: Callable[[bytearray], int]  # waits; returns how many bytes it put there, at least 1
     flush: Callable[[], object] = lambda: None  # to be called when nothing follows for now
     close: Callable[[], object] = lambda: None
+    lines: Callable[[], Iterator[bytes]] | None = None  # what is received, as a buffered file
+    send_items: Callable[[list[bytes]], object] | None = None  # sends small pieces
 
 
 # What a function that makes a connection gives to the writer, and to the reader.
@@ -76,7 +79,10 @@ def open_channels(given: tuple[str, str]) -> Link:
         sender.close()
         receiver.close()
 
-    return Link(sender.write, receiver.readinto, close=close)
+    file = BufferedReceiver(receiver)
+    return Link(
+        sender.write, receiver.readinto, lines=lambda: iter(file), send_items=sender.writelines, close=close
+    )
 
 
 def share_pipes(stack: contextlib.ExitStack) -> Shares:
@@ -95,7 +101,16 @@ def open_pipes(handles: tuple[int, int]) -> Link:
     if WINDOWS:
         outgoing = msvcrt.open_osfhandle(outgoing, os.O_BINARY | os.O_WRONLY)
         incoming = msvcrt.open_osfhandle(incoming, os.O_BINARY | os.O_RDONLY)
-    return Link(open(outgoing, "wb", buffering=0).write, open(incoming, "rb", buffering=0).readinto)
+    file = os.fdopen(incoming, "rb")
+    raw = open(incoming, "rb", buffering=0, closefd=False)
+
+    def send_items(items: list[bytes]) -> None:
+        for item in items:
+            os.write(outgoing, item)
+
+    return Link(
+        open(outgoing, "wb", buffering=0).write, raw.readinto, lines=lambda: iter(file), send_items=send_items
+    )
 
 
 def share_socketpair(stack: contextlib.ExitStack) -> Shares:
@@ -323,12 +338,13 @@ class Peer:
     inherits: bool = False
     spawned: bool = False
     sizes: Sequence[int] = SIZES
+    has_files: bool = False  # its links have lines and send_items
     missing: Callable[[], str | None] = lambda: None
 
 
 PEERS = (
-    Peer(OURS, share_names, open_channels),
-    Peer(PIPE, share_pipes, open_pipes, inherits=True),
+    Peer(OURS, share_names, open_channels, has_files=True),
+    Peer(PIPE, share_pipes, open_pipes, inherits=True, has_files=True),
     Peer("socketpair", share_socketpair, open_socket, inherits=True, missing=no_socketpair),
     Peer("TCP loopback", meet=meet_tcp),
     Peer("multiprocessing.Pipe", share_connections, open_connection, inherits=True),

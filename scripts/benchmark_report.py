@@ -21,9 +21,12 @@ from benchmark_peers import HANDSHAKE, KIB, MIB, OURS, PEERS, PIPE, SIZES, WINDO
 import mmapipc
 
 PING_SIZES = (1, 64)  # bytes
+LINE_SIZE, ITEM_SIZE = 80, 20  # bytes
 
 # What is measured
 STREAM = "stream"  # bytes a second
+READ_LINES = "lines, looped over"  # bytes a second
+WRITE_ITEMS = "items, by writelines"  # bytes a second
 AWAKE = "round trip, both awake"  # seconds
 PARKED = "round trip, parked each time"  # seconds
 IDLE = "idle"  # percent of a core
@@ -110,6 +113,8 @@ def targets(plan: Plan) -> list[Target]:
     return [
         *(Target(STREAM, size, PIPE, 1.5 if size <= 4 * KIB else 4) for size in SIZES),
         *(Target(STREAM, MIB, label, 0.5) for label in MEMCPY),
+        Target(READ_LINES, LINE_SIZE, PIPE, 1),
+        Target(WRITE_ITEMS, ITEM_SIZE, PIPE, 5),
         *(Target(AWAKE, size, PIPE, 30) for size in PING_SIZES),
         *(Target(PARKED, size, PIPE, 1) for size in PING_SIZES),
         Target(FILE_TO_NULL, plan.script_bytes, CAT, 3),
@@ -223,6 +228,8 @@ def report(plan: Plan, results: Results) -> str:
         first_line(plan),
         "Streaming: MB/s (10^6 bytes a second) by bytes a write, medians",
         grid(results, streams, 1e-6),
+        "Lines and small items: MB/s, medians (os.pipe: os.fdopen(fd, 'rb'), and os.write of each item)",
+        grid(results, {READ_LINES: (READ_LINES, LINE_SIZE), WRITE_ITEMS: (WRITE_ITEMS, ITEM_SIZE)}, 1e-6),
         "Round trip: us, medians; parked: each ping comes after "
         f"{plan.parked_pause * 1e3:g} ms of nothing, {plan.parked_rounds} a repetition",
         grid(results, latencies, 1e6),
