@@ -106,6 +106,14 @@ class ReadmeTest(ChannelTest):
 class Snippets(ReadmeTest):
     LIBRARY = 'with mmapipc.Sender("greeting", capacity=1 << 22, timeout=None) as s:'
     ASYNCIO = "asyncio.run(main())"
+    FILES = 'with mmapipc.open("greeting", "wb") as f:     # or "w": text'
+
+    @shows(FILES)
+    def test_files(self, text):
+        start, sending, receiving = re.split(r"# in one process|# in another", self.renamed(text))
+        sender = self.snippet(start + sending)
+        receiver = self.snippet(start + receiving)
+        self.assertEqual(self.ends_well(sender, receiver).strip(), rb"b'hello\n'")
 
     @shows(LIBRARY)
     def test_the_library(self, text):
@@ -115,8 +123,8 @@ class Snippets(ReadmeTest):
         self.assertEqual(self.ends_well(sender, receiver).rstrip(), b"b'hello' 6 b''")
 
     @shows(ASYNCIO)
-    def test_lines_in_asyncio(self, text):
-        # What else runs in the loop goes on while it waits: for the sender, and for each line.
+    def test_receiving_in_asyncio(self, text):
+        # What else runs in the loop goes on while it waits: for the sender, and for each piece.
         ticking = "async def main():\n    ticks = asyncio.create_task(tick())\n"
         text = self.renamed(text).replace("async def main():\n", ticking)
         tick = "async def tick():\n    while True:\n        print('tick', flush=True)\n        await asyncio.sleep(0.05)\n"
@@ -125,10 +133,9 @@ class Snippets(ReadmeTest):
             self.assertEqual(child.line(), "tick")
         with mmapipc.Sender(self.name, timeout=DEADLINE) as sender:
             for line in ("first", "second", "third"):
-                sender.write(line[:2].encode())
                 for _ in range(10):
                     self.assertEqual(child.line(), "tick")
-                sender.write(line[2:].encode() + b"\n")
+                sender.write(line.encode() + b"\n")
                 eventually(lambda line=line: child.line() == line, "the line comes")
         self.assertEqual(set(self.ends_well(child).split()) - {b"tick"}, set())
 
@@ -153,6 +160,60 @@ class Snippets(ReadmeTest):
                 self.ends_well(child)
                 sender.write(b"too late")
                 sender.write(b"too late")
+
+    def cancelling(self, task):
+        """Run code with the README's functions, and one that cancels a step until it has come to its end."""
+        code = self.renamed(block(self.ASYNCIO)).replace("asyncio.run(main())", "")
+        code += """
+async def repeatedly(step):
+    while True:
+        task = asyncio.create_task(step())
+        await asyncio.sleep(random.random() / 100)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            if not await task:
+                return
+"""
+        return self.snippet(f"import contextlib, random, sys\n{code}\n{task}\nasyncio.run(main())")
+
+    def test_tasks_that_are_cancelled_lose_nothing(self):
+        sent = noise(3000)
+        receiver = self.cancelling(
+            f"""
+async def main():
+    got = []
+    async def step():
+        data = await receive(receiver)
+        got.append(data)
+        return data
+    opening = functools.partial(mmapipc.Receiver, {self.name!r}, timeout=0.002)
+    with await patiently(opening) as receiver:
+        await repeatedly(step)
+    sys.stdout.write(b"".join(got).hex())
+"""
+        )
+        with mmapipc.Sender(self.name, capacity=64, timeout=DEADLINE) as sender:
+            for first in range(0, len(sent), 10):
+                sender.write(sent[first : first + 10])
+        self.assertEqual(bytes.fromhex(self.ends_well(receiver).decode()), sent)
+
+        sender = self.cancelling(
+            f"""
+async def main():
+    data = bytes.fromhex({sent.hex()!r})
+    async def step():
+        await send(sender, data[sender.tell():])
+    with mmapipc.Sender({self.name!r}, capacity=64, timeout=0.002) as sender:
+        await repeatedly(step)
+        sender.timeout = None
+"""
+        )
+        with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
+            got = bytearray()
+            while data := receiver.read(10):
+                got += data
+        self.assertEqual(got, sent)
+        self.ends_well(sender)
 
     @shows('with mmapipc.Mapping("table", 4096) as m:                # made, or opened: m.created')
     def test_a_mapping(self, text):
