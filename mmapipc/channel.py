@@ -282,9 +282,11 @@ class Sender(_End):
             raise InvalidCapacity(f"{name}: a ring has at least 1 byte and at most 2**62, not {capacity}")
         self._link = SendingLink(home(name, file), seconds, persistent=persist, on_lost=on_lost)
         rendezvous.begin(self._link, capacity)
-        if type(self).write is Sender.write:
-            # One call less on the hot path; the method below has the description.
-            self.write = self._link.half.write  # type: ignore[method-assign]
+        # One call less on the hot path, and nothing before the first step that counts; the methods
+        # below have the descriptions.
+        for method in ("write", "writelines", "commit"):
+            if getattr(type(self), method) is getattr(Sender, method):
+                setattr(self, method, getattr(self._link.half, method))
 
     def read(self, n: int | None = -1) -> bytes:
         """Unsupported: this end writes."""
@@ -467,6 +469,11 @@ class Receiver(_End):
             return self._link.half.read_to_end()
         return self._link.half.read(n)
 
+    def read1(self, n: int | None = -1) -> bytes:
+        """`read` as a text file that wraps this end calls it: refuses to go on as `readinto` does; -1: what is there."""
+        self._check_open()
+        return self._link.half.read1(sys.maxsize if n is None or n < 0 else n)
+
     def readall(self) -> bytes:
         """Everything up to the end of the stream.
 
@@ -485,6 +492,14 @@ class Receiver(_End):
         """
         self._check_open()
         return self._link.half.readline(sys.maxsize if size is None or size < 0 else size)
+
+    def readlines(self, hint: int | None = -1) -> list[bytes]:
+        """The lines up to the end of the stream; with `hint` above 0, as many as have so many bytes together.
+
+        Raises as `read` does.  The lines before an error are there for the next read.
+        """
+        self._check_open()
+        return self._link.half.readlines(max(hint or 0, 0))
 
     def peek(self, n: int) -> memoryview:
         """A read-only view of 1 to `n` contiguous unread bytes; empty at the end of a finished stream.

@@ -8,6 +8,7 @@ up, a failed write is final, and `poll` waits with a limit.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import io
 
 from .channel import Receiver, Sender
@@ -19,24 +20,42 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Literal, overload
 
+    _File = io.IOBase
     _Path = str | os.PathLike[str]
     _Lost = Callable[[int], object]
+else:
+    _File = object
 
 BUFFER_SIZE = 1 << 16  # bytes
 _POSITION = (1 << 64) - 1  # the part of `TextIOWrapper.tell()` that counts bytes
 _LONGEST_CHARACTER = 8  # bytes, in any encoding
 
 
-class _AbortingFile:
+class _AbortingFile(_File):
     """What the files have in common: who leaves the `with` block by an exception gives up."""
+
+    def _raw(self) -> Receiver | Sender:
+        """The end itself."""
+        raise NotImplementedError
 
     def abort(self) -> None:
         """Close as somebody who could not go on; what is still in the buffer is dropped."""
-        raise NotImplementedError
+        self._raw().abort()
 
     def close(self) -> None:
-        """See `io`."""
-        raise NotImplementedError
+        """Send what is in the buffer, and close; when that fails, give the stream up."""
+        if not self.closed:
+            try:
+                self.flush()
+            except BaseException:
+                self.abort()
+                raise
+        super().close()
+
+    def __del__(self) -> None:
+        # As the files of `io`, but without the errors of a flush that comes too late.
+        with contextlib.suppress(ValueError, AttributeError):  # detached, or never opened
+            self._raw()._dealloc_warn(self)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -52,7 +71,6 @@ class BufferedReceiver(_AbortingFile, io.BufferedReader):
     """What `mmapipc.open(name, "rb")` gives: an `io.BufferedReader` over a Receiver, which is its `raw`."""
 
     raw: Receiver
-    close = io.BufferedReader.close
 
     def __init__(self, raw: Receiver, size: int = BUFFER_SIZE) -> None:
         super().__init__(raw, size)
@@ -60,10 +78,11 @@ class BufferedReceiver(_AbortingFile, io.BufferedReader):
         self._tells = False
 
     def __iter__(self) -> Iterator[bytes]:
+        super().__iter__()  # raises if this file is closed
         return iter(self.readline, b"")  # quicker than calling `__next__` of a subclass
 
-    def abort(self) -> None:
-        self.raw.abort()
+    def _raw(self) -> Receiver:
+        return self.raw
 
     def let_tell(self, tells: bool) -> None:
         """Whether a text file that is just made may count how far it has read: only if it can `seek`, it thinks."""
@@ -89,25 +108,22 @@ class BufferedReceiver(_AbortingFile, io.BufferedReader):
         This, and not a timeout of the read, is how to wait with a limit and go
         on.  Raises ReadFailed after a read that timed out.
         """
-        if self.tell() < self.raw.tell():
-            return True
         self.raw.check_not_refused()
-        return self.raw.poll(timeout)
+        return self.tell() < self.raw.tell() or self.raw.poll(timeout)
 
 
 class BufferedSender(_AbortingFile, io.BufferedWriter):
     """What `mmapipc.open(name, "wb")` gives: an `io.BufferedWriter` over a Sender, which is its `raw`."""
 
     raw: Sender
-    close = io.BufferedWriter.close
 
     def __init__(self, raw: Sender, size: int = BUFFER_SIZE) -> None:
         super().__init__(raw, size)
         # What `write` refused may be in no buffer any more, so that no later write could make up for it.
         raw.make_failures_final()
 
-    def abort(self) -> None:
-        self.raw.abort()
+    def _raw(self) -> Sender:
+        return self.raw
 
     def poll(self, timeout: float | None = 0.0) -> bool:
         """Whether there is room for a byte in the ring; waits for that at most `timeout` seconds, None without limit."""
@@ -118,10 +134,8 @@ class _Text(_AbortingFile, io.TextIOWrapper):
     """A text file over one of the two."""
 
     buffer: BufferedReceiver | BufferedSender
-    close = io.TextIOWrapper.close
-
-    def abort(self) -> None:
-        self.buffer.abort()
+    def _raw(self) -> Receiver | Sender:
+        return self.buffer.raw
 
 
 class TextSender(_Text):
@@ -150,6 +164,7 @@ class TextReceiver(_Text):
         self._newline = newline
 
     def __iter__(self) -> Iterator[str]:  # type: ignore[override]
+        super().__iter__()  # raises if this file is closed
         return iter(self.readline, "")
 
     def __next__(self) -> str:  # type: ignore[override]
@@ -160,6 +175,7 @@ class TextReceiver(_Text):
 
     def poll(self, timeout: float | None = 0.0) -> bool:
         """Whether a read would not wait for the first byte; otherwise as `BufferedReceiver.poll`."""
+        self.buffer.raw.check_not_refused()
         return self._has_characters() or self.buffer.poll(timeout)
 
     def _has_characters(self) -> bool:

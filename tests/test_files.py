@@ -17,13 +17,20 @@ from .helpers import DEADLINE, Background, ChannelTest, noise
 
 
 class FileTest(ChannelTest):
+    def setUp(self) -> None:
+        super().setUp()
+        self.opened: list = []
+        self.addCleanup(lambda: [file.abort() for file in self.opened])
+
     def pair(self, kind: str = "b", **options):
-        """A writing and a reading file of that kind."""
+        """A writing and a reading file of that kind; the pair before is given up."""
+        for file in self.opened:
+            file.abort()
         writer = mmapipc.open(self.name, "w" + kind, timeout=options.pop("timeout", DEADLINE), **options)
-        self.addCleanup(writer.abort)
+        self.opened = [writer]
         text = {name: options[name] for name in ("encoding", "errors", "newline") if name in options}
         reader = mmapipc.open(self.name, "r" + kind, timeout=DEADLINE, **text)
-        self.addCleanup(reader.abort)
+        self.opened.append(reader)
         return writer, reader
 
     def raw(self, file) -> mmapipc.Sender | mmapipc.Receiver:
@@ -48,8 +55,9 @@ class Modes(FileTest):
                         with self.assertRaises(OSError):
                             file.fileno()
                     writer.write(b"x" if "b" in modes[0] else "x")
-                    writer.close()
+                    closing = Background(writer.close)
                     reader.read()
+                    closing.result()
 
     def test_reading_is_what_is_done_without_a_mode(self) -> None:
         with mmapipc.open(self.name, "wb", buffering=0, timeout=DEADLINE) as sender:
@@ -188,8 +196,8 @@ class Ends(FileTest):
 
     def test_collected_without_close(self) -> None:
         for kind, data in (("b", b"part"), ("", "part")):
-            with self.subTest(kind=kind), warnings.catch_warnings():
-                warnings.simplefilter("ignore", ResourceWarning)
+            with self.subTest(kind=kind), warnings.catch_warnings(record=True) as told:
+                warnings.simplefilter("always")
                 writer = mmapipc.open(self.name, "w" + kind, timeout=DEADLINE)
                 with mmapipc.open(self.name, timeout=DEADLINE) as reader:
                     writer.write(data)
@@ -197,6 +205,30 @@ class Ends(FileTest):
                     gc.collect()
                     with self.assertRaises(mmapipc.StreamAborted):
                         reader.read()
+                self.assertEqual([warning.category for warning in told], [ResourceWarning])
+
+    def test_a_close_that_is_interrupted_gives_the_stream_up(self) -> None:
+        for kind, data in (("b", b"part"), ("", "part")):
+            with self.subTest(kind=kind):
+                writer, reader = self.pair(kind)
+                writer.write(data)
+
+                def interrupted(data: object) -> int:
+                    raise KeyboardInterrupt  # as a signal handler may, before the first step of `write`
+
+                self.raw(writer).write = interrupted
+                with self.assertRaises(KeyboardInterrupt):
+                    writer.close()
+                self.assertTrue(writer.closed)
+                with self.assertRaises(mmapipc.StreamAborted):
+                    reader.read()
+
+    def test_a_closed_one_is_not_looped_over(self) -> None:
+        for kind in ("b", ""):
+            _, reader = self.pair(kind)
+            reader.close()
+            with self.assertRaisesRegex(ValueError, "closed"):
+                iter(reader)
 
     def test_a_failed_write_is_final(self) -> None:
         for kind, data in (("b", b"abcdefgh"), ("", "abcdefgh")):

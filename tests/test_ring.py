@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from mmapipc._ring import layout, ring as ring_module, states
-from mmapipc.errors import LayoutError
+from mmapipc.errors import LayoutError, ReadFailed
 from mmapipc._ring.ring import Barrier, Consumer, Producer
 from mmapipc._ring.states import Verdict
 
 from .helpers import noise
 
 EMPTY = ("NOP", "RESUME", "POP_BLOCK", "SETUP_FINALLY", "RETURN_VALUE", "RETURN_CONST")  # bytecodes that take or change nothing
+WRAPPERS_CALL = ("readinto", "readinto exotic", "read1", "readall")
 
 CAPACITIES = (1, 2, 3, 7, 64, 4095, 4096, 4097, 100_003)
 
@@ -254,6 +255,19 @@ class Interruptions(unittest.TestCase):
                         self.assertFalse(ring.producer.owes)
                         self.assertEqual(ring.take(5), b"new")
 
+    def test_the_oldest_debt_stays(self) -> None:
+        def prepare() -> Any:
+            ring = Ring(2)
+            with self.assertRaises(Blocked):
+                ring.producer.write(b"abc")
+            self.assertEqual(ring.take(2), b"ab")
+            return ring, lambda: self.assertRaises(ValueError, ring.producer.write, b"c")
+
+        for ring, _, at in self.at_every_moment(prepare):
+            with self.assertRaisesRegex(ValueError, "cut short", msg=at):
+                ring.producer.write(b"c")
+            self.assertTrue(ring.producer.owes)
+
     def test_what_no_call_returned_comes_again(self) -> None:
         calls: dict[str, Callable[[Ring], object]] = {
             "readinto": lambda ring: ring.consumer.readinto(bytearray(4)),
@@ -262,6 +276,10 @@ class Interruptions(unittest.TestCase):
             "readline": lambda ring: ring.consumer.readline(100),
             "long readline": lambda ring: ring.consumer.readline(100),
             "read_to_end": lambda ring: ring.consumer.read_to_end(),
+            "readlines": lambda ring: ring.consumer.readlines(0),
+            "some readlines": lambda ring: ring.consumer.readlines(4),
+            "read1": lambda ring: ring.consumer.read1(5),
+            "readall": lambda ring: ring.consumer.readall(),
         }
         for name, calling in calls.items():
             for used in (0, 3):
@@ -275,7 +293,10 @@ class Interruptions(unittest.TestCase):
                     ring.finishes = True
                     return ring, lambda: calling(ring)
 
-                for ring, _, at in self.at_every_moment(prepare):
+                for ring, at_first, at in self.at_every_moment(prepare):
+                    if name in WRAPPERS_CALL and not at_first:
+                        with self.assertRaises(ReadFailed, msg=(name, at)):
+                            ring.consumer.check_not_refused()
                     ring.consumer.resume()
                     got = bytearray()
                     while part := ring.consumer.read(2):

@@ -295,6 +295,7 @@ class SendingLink(Link):
     def _give_up(self) -> None:
         """End a stream that a failed write has left incomplete; raises what says so."""
         verdict = self.look(True)
+        self.half.shut(f"{self.name}: the stream was given up, because an earlier write failed")
         self.abort()
         if verdict is not None:
             self._raise_unless_fine(verdict, None)

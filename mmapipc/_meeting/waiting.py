@@ -158,9 +158,9 @@ class Waiter:
         self._reason = reason
         if self._thread == _thread.get_ident():
             return  # a signal handler that came in the wait
-        while not self._waits.acquire(timeout=_BETWEEN_CALLS):
+        while self._waits.locked():  # not taken here: an exception could come before it is given back
             self._peers.wake()
-        self._waits.release()
+            self._clock.sleep(_BETWEEN_CALLS)
 
     def _check_not_dismissed(self) -> None:
         if self._reason is not None:

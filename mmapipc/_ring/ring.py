@@ -50,6 +50,8 @@ from __future__ import annotations
 
 import _thread  # not threading, which is slow to import
 import contextlib
+import sys
+from io import BytesIO
 from itertools import repeat
 
 from ..errors import ReadFailed, SenderDied, StreamAborted
@@ -59,9 +61,11 @@ from .states import Verdict
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from typing import Protocol
+    from typing import Protocol, TypeVar
 
     from _typeshed import ReadableBuffer, WriteableBuffer
+
+    _Result = TypeVar("_Result")
 
     class Link(Protocol):
         """What a half of a ring knows of the world around it."""
@@ -399,7 +403,9 @@ class Producer(Half):
                 # Not plain bytes.
             return self._write_slowly(data)
         except BaseException:
-            self._debt = start
+            if self._debt is None:  # an older one stays
+                self._debt = start
+            self._debt_of_commit = False
             self._limit = -1
             raise
 
@@ -419,7 +425,9 @@ class Producer(Half):
             if self.sequence != start:
                 self._settle()
         except BaseException:
-            self._debt = start
+            if self._debt is None:  # an older one stays
+                self._debt = start
+            self._debt_of_commit = False
             self._limit = -1
             raise
 
@@ -651,55 +659,47 @@ class Consumer(Half):
         """
         # This is the path of every small piece: flat, and what can be done
         # before the bytes are there comes before the look for them.
-        target = memoryview(buffer)
-        count = target.nbytes
-        if type(buffer) is not bytearray and (not target.c_contiguous or target.readonly):
-            raise TypeError(f"{self._name}: readinto() needs a writable buffer whose bytes are in one piece")
-        if self._kept or self._refuses:
-            return self._readinto_kept(target)
-        if self._view is not None:
-            self.let_go()
-        words = self.words
-        start = self.sequence
-        offset = start % self.capacity
-        ready = self._published - start
-        if ready <= 0:
-            if not count or self._shut is not None:
-                self.check_not_shut()
-                return 0
-            most = start + self.capacity
-            for _ in repeat(None, self.looks):
+        start, target = self.sequence, None
+        try:
+            target = memoryview(buffer)
+            count = target.nbytes
+            if type(buffer) is not bytearray and (not target.c_contiguous or target.readonly):
+                raise TypeError(f"{self._name}: readinto() needs a writable buffer whose bytes are in one piece")
+            if self._kept or self._refuses:
+                return self._readinto_kept(target)
+            if self._view is not None:
+                self.let_go()
+            words = self.words
+            offset = start % self.capacity
+            ready = self._published - start
+            if ready <= 0:
+                if not count or self._shut is not None:
+                    self.check_not_shut()
+                    return 0
                 write = words[_WRITE_SEQ]
-                if start < write <= most:  # as in `_refresh`
+                if start < write <= start + self.capacity:  # as in `_refresh`
                     # ORDER: write_seq before the bytes.  Pairs with `Producer.write` and `_publish`.
                     if not self._ordered:
                         self._barrier()
                     self._published = write
                     ready = write - start
-                    break
-            else:
-                try:
+                else:
                     ready = self._more()
-                except BaseException as error:
-                    target.release()  # or the traceback would keep the caller's buffer
-                    self._refuse_after(error)
-                    raise
-                if not ready:
-                    return 0
-        if count > ready:
-            count = ready
-        if count > self._step:
-            count = self._step
-        try:
-            if offset + count <= self.capacity:
-                target[:count] = self._data[offset : offset + count]
-            else:
+                    if not ready:
+                        return 0
+            if count > ready:
+                count = ready
+            if count > self._step:
+                count = self._step
+            try:
+                if offset + count <= self.capacity:
+                    target[:count] = self._data[offset : offset + count]
+                else:
+                    self._copy_across_the_edge(target, count)
+            except (ValueError, TypeError, NotImplementedError):  # not plain bytes
+                self.check_not_shut()
+                target = target.cast("B")
                 self._copy_across_the_edge(target, count)
-        except (ValueError, TypeError, NotImplementedError):  # not plain bytes
-            self.check_not_shut()
-            target = target.cast("B")
-            self._copy_across_the_edge(target, count)
-        try:
             # ORDER: our loads of these bytes before read_seq.  Pairs with `Producer._refresh`.
             if not self._ordered:
                 self._barrier()
@@ -711,7 +711,11 @@ class Consumer(Half):
                 self._link.answer(calls)
             return count
         except BaseException as error:
-            self._keep_first(target, start, error)
+            if target is not None:
+                if self.sequence != start:
+                    self._keep_first(target, self.sequence - start)
+                target.release()  # or the traceback would keep the caller's buffer
+            self._refuse_after(error)
             raise
 
     def _copy_across_the_edge(self, target: memoryview, count: int) -> None:
@@ -748,37 +752,47 @@ class Consumer(Half):
             )
 
     def _refuse_after(self, error: BaseException) -> None:
-        """Let `readinto` and `readall` go no further: the error came in one of them."""
-        # At a broken end there is nothing that could be skipped.
-        self._refuses = not isinstance(error, (StreamAborted, SenderDied))
+        """Let `readinto` and `readall` go no further, if bytes could be skipped: the error came in one of them."""
+        broken = isinstance(error, (StreamAborted, SenderDied)) and not self.is_ready
+        if not broken and not isinstance(error, TypeError):  # not a wrong buffer
+            self._refuses = True
 
-    def _keep_first(self, target: memoryview, start: int, error: BaseException) -> None:
-        """Keep what was acknowledged since `start`: the first bytes of the target, which nobody gets now."""
+    def _keep_first(self, target: memoryview, count: int) -> None:
+        """Keep the first bytes of the target, which are acknowledged, and which nobody gets now."""
         with target.cast("B") as plain:
-            self._kept[:0] = plain[: self.sequence - start]
-        self._refuse_after(error)
+            self._kept[:0] = plain[:count]
         self.words[_READ_SEQ] = self.sequence  # as in `acknowledge`
 
     def resume(self) -> None:
         """Let `readinto` go on, and release the view handed out; for a program that reads from this end itself."""
-        self.check_not_shut()
+        if self._shut is not None:
+            self.check_not_shut()
         self._refuses = False
-        self.let_go()
+        if self._view is not None:
+            self.let_go()
 
     def read(self, most: int) -> bytes:
         """1 to `most` bytes in an object of their own, empty at the end; waits while there are none."""
         self.resume()
-        if self._kept or not most:
-            return self._take(min(most, len(self._kept)))
-        ready = self._published - self.sequence
-        if ready < most:
+        ready = len(self._kept) or self._published - self.sequence
+        if ready < most and not self._kept:
             ready = self._refresh() or self._more()
-        return self._take(min(most, ready))
+        data = self._next_bytes(min(most, ready))
+        return self._returning(data, data)
+
+    def read1(self, most: int) -> bytes:
+        """`read`, for what wraps this end."""
+        try:
+            self.check_not_refused()
+            return self.read(most)
+        except BaseException as error:
+            self._refuse_after(error)
+            raise
 
     def readall(self) -> bytes:
         """`read_to_end`, for what wraps this end."""
-        self.check_not_refused()
         try:
+            self.check_not_refused()
             return self.read_to_end()
         except BaseException as error:
             self._refuse_after(error)
@@ -786,6 +800,10 @@ class Consumer(Half):
 
     def read_to_end(self) -> bytes:
         """All up to the end.  Acknowledged when it is returned; what is more than the ring holds, as it comes."""
+        data = self._next_bytes(self._size_of_all())
+        return self._returning(data, data)
+
+    def _size_of_all(self) -> int:
         self.resume()
         while True:
             ready = self._published - self.sequence
@@ -793,7 +811,7 @@ class Consumer(Half):
             if ready == self.capacity or (ready and self._kept):
                 self._keep(min(ready, STEP))
             elif not self._more_than(ready):
-                return self._take(len(self._kept) + ready)
+                return len(self._kept) + ready
 
     def readline(self, most: int) -> bytes:
         """Up to and with the next newline, at most `most` bytes; what is left at the end.
@@ -802,25 +820,45 @@ class Consumer(Half):
         all but the last part as it comes.
         """
         self.resume()
-        kept = self._kept
-        size = kept.find(b"\n", 0, most) + 1 if kept else 0
-        while not size:
-            if len(kept) >= most:
-                size = most
-                break
-            count, is_whole = self._find_end_of_line(most - len(kept))
-            if is_whole:
-                size = len(kept) + count
-                break
-            self._keep(count)
-        return self._take(size)
+        data = self._next_bytes(self._end_of_line(0, most))
+        return self._returning(data, data)
 
-    def _find_end_of_line(self, most: int) -> tuple[int, bool]:
+    def readlines(self, least: int) -> list[bytes]:
+        """Whole lines, that have `least` bytes together; all up to the end if that is 0.  Acknowledged as `read` does."""
+        data = self._next_bytes(self._size_of_lines(least) if least else self._size_of_all())
+        return self._returning(data, BytesIO(data).readlines())
+
+    def _size_of_lines(self, least: int) -> int:
+        self.resume()
+        size, more = 0, True
+        while more and size < least:
+            end = self._end_of_line(size, sys.maxsize)
+            more, size = end > size, end
+        return size
+
+    def _end_of_line(self, start: int, most: int) -> int:
+        """How many bytes there are, kept and unread ones, up to and with the next newline behind `start`; at most `most`.
+
+        Waits for what is missing.  When the ring is full of one line, keeps that.
+        """
+        kept = self._kept
+        end = kept.find(b"\n", start, most) + 1 if kept else 0
+        while not end:
+            size = len(kept)
+            if size >= most:
+                return most
+            count, is_whole = self._find_end_of_line(max(start - size, 0), most - size)
+            if is_whole:
+                return size + count
+            self._keep(count)
+        return end
+
+    def _find_end_of_line(self, seen: int, most: int) -> tuple[int, bool]:
         """How many unread bytes are the rest of a line, at most `most`; False when there is more of it.
 
         That is so when the ring is full of it.  Waits for what is missing.
+        The first bytes, that are `seen`, have no newline that counts.
         """
-        seen = 0
         step = _FIRST_SEARCH
         while True:
             ready = min(self._published - self.sequence, most)
@@ -871,24 +909,27 @@ class Consumer(Half):
         data = bytes(self._data[offset : offset + count])
         return data + bytes(self._data[0 : count - len(data)]) if len(data) < count else data
 
-    def _take(self, count: int) -> bytes:
-        """Return `count` bytes, kept and then unread ones, and acknowledge them."""
+    def _next_bytes(self, count: int) -> bytes:
+        """The next `count` bytes, kept and then unread ones, which are there."""
+        if not self._kept:
+            return self._copied(count)
+        before = len(self._kept)
+        if count > before:
+            return bytes(self._kept) + self._copied(count - before)
+        with memoryview(self._kept) as view:
+            return bytes(view[:count])
+
+    def _returning(self, data: bytes, result: _Result) -> _Result:
+        """Acknowledge the next bytes, which are `data`, and return what the caller gets for them."""
         kept = self._kept
         before = len(kept)
         start = self.sequence
-        if not before:
-            data = self._copied(count)
-        elif count > before:
-            data = bytes(kept) + self._copied(count - before)
-        else:
-            with memoryview(kept) as view:
-                data = bytes(view[:count])
         try:
-            if count > before:
-                self.acknowledge(count - before)
+            if len(data) > before:
+                self.acknowledge(len(data) - before)
             if before:
-                del kept[:count]
-            return data
+                del kept[: len(data)]
+            return result
         except BaseException:
             if len(kept) != before:
                 kept[:0] = data
@@ -921,14 +962,14 @@ class Consumer(Half):
 
     def peek(self, most: int) -> memoryview:
         """Hand out a read-only view of what `view` gives, or of what is kept."""
-        self._refuses = False
+        self.resume()
         if self._kept:
-            self.resume()
-            self._view = memoryview(bytes(self._kept[:most]))
+            peeked = memoryview(bytes(self._kept[:most]))
         else:
             with self.view(most) as view:
-                self._view = view.toreadonly()
-        return self._view
+                peeked = view.toreadonly()
+        self._view = peeked
+        return peeked
 
     def acknowledge(self, count: int) -> None:
         """Give the first `count` unread bytes back to the producer."""
