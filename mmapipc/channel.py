@@ -311,6 +311,9 @@ class Sender(_End):
         up, unless a later write has made good for it.  That holds for whatever
         is raised, also by a signal handler; but not if the handler runs before
         the first step of this method, which is as if it ran before the call.
+        An `io.BufferedWriter` around this end drops what it cannot send of a
+        piece larger than its buffer, and a later write makes good for that;
+        the file that `mmapipc.open` gives goes no further instead.
         (A program that drops what does not fit asks `poll()`, or uses `reserve`
         and `commit`: what was not written is then not missed.)
         """
@@ -444,7 +447,8 @@ class Receiver(_End):
         After an error other than the first two, `readinto` and `readall` raise
         ReadFailed until the program has called `poll`, `read`, `readline` or
         `peek` of this Receiver: a file that wraps it forgets what it had read
-        before the error, and would skip that.
+        before the error, and would skip that.  (What a signal handler raises
+        before the first step of this method goes unnoticed.)
         """
         self._check_open()
         return self._link.half.readinto(buffer)

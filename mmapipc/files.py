@@ -295,8 +295,10 @@ def open(
     The `with` block of such a file gives the stream up when an exception leaves
     it.  After a read that timed out, or failed in another way, each further
     read raises ReadFailed, since the file may have lost bytes: `poll(timeout)`
-    before a read is how to wait with a limit and go on.  After a write that
-    failed, `close()` raises, and the receiver gets no clean end.
+    before a read is how to wait with a limit and go on.  After a write that the
+    Sender refused, or did in part only, `close()` raises, and the receiver gets
+    no clean end.  (A signal handler that raises before the Sender's own `write`
+    has begun goes unnoticed, in `read` as well: see there.)
 
     Thread-safety: as of the files of `io`, so binary ones are for any threads.
     Raises ValueError for another mode, and for options that the mode has not.

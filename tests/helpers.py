@@ -30,12 +30,13 @@ def say(x): sys.stdout.write(f'{x}\\n'); sys.stdout.flush()
 # A receiver that says when it has its role, and waits.
 WAITS = """
 from mmapipc._meeting import homes
-claim = homes.claim
-def told(roles, role):
-    claimed = claim(roles, role)
-    say('claimed')
+attempt = homes.Claiming.attempt
+def told(self, role):
+    claimed = attempt(self, role)
+    if claimed is not None:
+        say('claimed')
     return claimed
-homes.claim = told
+homes.Claiming.attempt = told
 mmapipc.Receiver(name)
 """
 

@@ -13,11 +13,12 @@ import threading
 import time
 import unittest
 import warnings
+from unittest import mock
 
 import mmapipc
 from mmapipc._ring import layout
 from mmapipc._system import names, system
-from mmapipc._system.claims import claim
+from mmapipc._system.claims import Claiming
 
 from .helpers import DEADLINE, WINDOWS, Background, ChannelTest, eventually, noise
 
@@ -789,6 +790,16 @@ class Timeouts(ChannelTest):
         self.check(lambda: mmapipc.Receiver(self.name, timeout=0.05), "no sender")
         self.check(lambda: mmapipc.Receiver(self.name, timeout=0), "no sender")
 
+    def test_a_role_that_somebody_has_who_has_left(self):
+        roles = type(system.channel_roles(system.place(self.name)))
+        nobody = {"attempt": lambda *_: None, "holder": lambda *_: None}
+        with mock.patch.multiple(roles, **nobody):
+            for end in (mmapipc.Sender, mmapipc.Receiver):
+                with self.assertRaises(mmapipc.ChannelTimeout):
+                    end(self.name, timeout=0)
+                with self.assertRaisesRegex(mmapipc.MemoryRefused, "^" + self.name):  # nothing hangs for ever
+                    end(self.name)
+
     def test_no_receiver(self):
         sender = mmapipc.Sender(self.name, capacity=4, timeout=0.05)
         sender.write(b"abc")
@@ -968,7 +979,7 @@ class Ends(ChannelTest):
             sender.close()
 
     def test_a_receiver_that_finds_only_an_aborted_stream_tidies_up(self):
-        waiting = claim(system.channel_roles(system.place(self.name)), names.RECEIVER)
+        waiting = Claiming(system.channel_roles(system.place(self.name))).attempt(names.RECEIVER)
         mmapipc.Sender(self.name, timeout=5).abort()
         waiting.release()
         with self.assertRaises(mmapipc.ChannelTimeout):

@@ -25,7 +25,7 @@ from unittest import mock
 import mmapipc
 from mmapipc._ring import layout, states
 from mmapipc._system import contract, names, system
-from mmapipc._system.claims import claim
+from mmapipc._system.claims import Claiming
 from mmapipc.errors import LayoutError
 from mmapipc._ring.ring import Barrier, Consumer, Producer
 
@@ -501,7 +501,7 @@ class NamedMemory(Seeded, ChannelTest):
     targeted = {capacity: list(targeted_headers(capacity)) for capacity in CAPACITIES}
 
     def test_a_receiver_comes(self):
-        role = claim(system.channel_roles(system.place(self.name)), names.SENDER)
+        role = Claiming(system.channel_roles(system.place(self.name))).attempt(names.SENDER)
         self.addCleanup(role.release)
         attached = 0
         for capacity, changes in self.rounds(50):
@@ -651,7 +651,7 @@ class Files(ChannelTest):
         for content in (good[: layout.HEADER_SIZE], good[:-1], good + b"\0", good + bytes(10_000)):
             self.put(content)
             # With a live sender; otherwise a receiver has no interest in it.
-            role = claim(system.channel_roles(system.place(self.name)), names.SENDER)
+            role = Claiming(system.channel_roles(system.place(self.name))).attempt(names.SENDER)
             with self.assertRaisesRegex(mmapipc.LayoutError, "capacity 5000 does not fit"):
                 mmapipc.Receiver(self.name, timeout=0)
             role.release(memory=False)

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 
 from .._ring import layout, states
 from .._ring.ring import Barrier
 from .._system import SENDER, Place, system
-from .._system.claims import claim
+from .._system.claims import Claiming
 from .._system.names import CHANGER
 from ..errors import InvalidSize, LayoutError, MemoryRefused, NoSuchMapping, Undelivered
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
     from .._system.contract import Claim, Futex, Memory, Observed
 
-_CHANGES, _CHANGE = 50, 0.001  # tries to be the one who changes a file, and seconds between them
 _LINGER = 60  # looks, in growing steps about 5 s, at memory that nobody is attached to
 
 
@@ -87,6 +85,7 @@ class InMemory(_Home):
         super().__init__(name)
         self.place = system.place(name)
         self.roles = system.channel_roles(self.place)
+        self._claiming = Claiming(self.roles)
         self._lingered = 0
 
     @property
@@ -95,8 +94,8 @@ class InMemory(_Home):
         return self.place.location
 
     def claim(self, role: str) -> Claim | None:
-        """Take a role.  Raises RoleTaken."""
-        return claim(self.roles, role)
+        """Take a role; None while somebody who has left, or who looks, has it for a moment.  Raises RoleTaken."""
+        return self._claiming.attempt(role)
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[bool]:
@@ -160,13 +159,14 @@ class InFile(_Home):
         self.location = os.path.abspath(path)  # a process may change its directory
         self.place = Place(name, self.location)
         self.roles = system.file_roles(self.place)
+        self._claiming = Claiming(self.roles)
 
     def claim(self, role: str) -> Claim | None:
-        """Take a role; None while there is no file, which a sender makes.  Raises RoleTaken."""
+        """Take a role; None as `InMemory.claim`, and while there is no file, which a sender makes."""
         if role == SENDER:
             system.make(self.place)
         try:
-            return claim(self.roles, role)
+            return self._claiming.attempt(role)
         except NoSuchMapping:
             return None
 
@@ -178,12 +178,7 @@ class InFile(_Home):
         """
         changer = None
         with contextlib.suppress(NoSuchMapping):
-            # Who has it needs it for less than a millisecond, unless it was stopped.
-            for _ in range(_CHANGES):
-                changer = self.roles.attempt(CHANGER)
-                if changer is not None:
-                    break
-                time.sleep(_CHANGE)
+            changer = self.roles.attempt(CHANGER)
         try:
             yield changer is not None
         finally:

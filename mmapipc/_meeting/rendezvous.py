@@ -74,6 +74,7 @@ class _Beginning:
         """Begin; None while something is in the way."""
         link, home = self._link, self._home
         if not _has_role(link):
+            self.obstacle = "a process that is just leaving, or that looks, still has the role"
             return None
         with home.changing() as allowed:
             found = home.find() if allowed else None

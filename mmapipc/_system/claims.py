@@ -11,25 +11,36 @@ if TYPE_CHECKING:
     from .contract import Claim, Roles
 
 _TIDYING = 1.0  # seconds that a role may stay taken by somebody who has left, or who looks (Windows)
-_BETWEEN = 0.001  # seconds
 
 
-def claim(roles: Roles, role: str) -> Claim:
-    """Take the role, or raise RoleTaken, which names the pid of who has it."""
-    place = roles.place
-    deadline = time.monotonic() + _TIDYING
-    while True:
-        claim = roles.attempt(role)
+class Claiming:
+    """The attempts of one process to take a role."""
+
+    def __init__(self, roles: Roles) -> None:
+        self._roles = roles
+        self._since: float | None = None  # when somebody was met who has left, or who looks
+
+    def attempt(self, role: str) -> Claim | None:
+        """Take the role; None while somebody has it for a moment who has left, or who looks.
+
+        Raises RoleTaken, which names the pid of who has it, or MemoryRefused when the moment does not end.
+        """
+        place = self._roles.place
+        claim = self._roles.attempt(role)
         if claim is not None:
+            self._since = None
             return claim
-        pid = roles.holder(role)
+        pid = self._roles.holder(role)
         if pid is not None:
             raise RoleTaken(
                 f"{place.name}: there is a {role} already (pid {pid}); use another name or end it"
             )
-        if time.monotonic() > deadline:
+        now = time.monotonic()
+        if self._since is None:
+            self._since = now
+        elif now > self._since + _TIDYING:
             raise MemoryRefused(
                 f"{place.name}: a stopped process still tidies up, or looks, at {place.location}; "
                 "end it or let it go on"
             )
-        time.sleep(_BETWEEN)
+        return None
