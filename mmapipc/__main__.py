@@ -1,8 +1,13 @@
-"""`python -m mmapipc`, and the entry point of a zipapp."""
+"""`python -m mmapipc`, `mmapipc` when installed, and the entry point of a zipapp."""
 
+import signal
 import sys
 
-from ._cli.main import main as run
+# Ctrl-C ends an import without a traceback; `main` then has a word to say.
+if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+from ._cli.main import main as run  # noqa: E402
 
 
 def main() -> None:

@@ -10,6 +10,11 @@ from __future__ import annotations
 import errno as _errno
 
 
+def in_bytes(count: int) -> str:
+    """So many bytes, in words."""
+    return f"{count} byte{'' if count == 1 else 's'}"
+
+
 class ChannelError(Exception):
     """Base of all errors that mmapipc raises about a channel or a mapping."""
 

@@ -14,7 +14,7 @@ import warnings
 import weakref
 
 from ._system import Place, system
-from .errors import InvalidName, InvalidSize, InvalidView, MappingTooSmall
+from .errors import InvalidName, InvalidSize, InvalidView, MappingTooSmall, in_bytes
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Mapping:
         try:
             there = self._memory.size()
             if size > there:
-                raise MappingTooSmall(f"{label}: there are {there} bytes, not {size}; ask for fewer")
+                raise MappingTooSmall(f"{label}: there are {in_bytes(there)}, not {size}; ask for fewer")
             self._size = size or there
             mapping = self._memory.map(self._check_view(self._size, offset, length), offset, self._access)
         except BaseException:
@@ -121,7 +121,7 @@ class Mapping:
             length = size - offset
         if offset < 0 or length < 1 or offset + length > size:
             raise InvalidView(
-                f"{self._label}: a view of {length} bytes from {offset} on is not inside the {size} "
+                f"{self._label}: a view of {in_bytes(length)} from {offset} on is not inside the {size} "
                 "that there are; move it there"
             )
         return length

@@ -6,7 +6,8 @@ import signal
 import sys
 
 # Ctrl-C ends an import without a traceback; `main` then has a word to say.
-signal.signal(signal.SIGINT, signal.SIG_DFL)
+if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from mmapipc._cli.main import main  # noqa: E402

@@ -7,6 +7,7 @@ import itertools
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -44,11 +45,33 @@ MMAPIPC = [sys.executable, "-m", "mmapipc"]
 
 _numbers = itertools.count(1)
 
-# Children are as strict as we are: -X dev, -W.
-if sys.flags.dev_mode:
-    os.environ["PYTHONDEVMODE"] = "1"
-if sys.warnoptions:
-    os.environ["PYTHONWARNINGS"] = ",".join(sys.warnoptions)
+
+def _choose_environment() -> None:
+    """Let the tests and their children run in the same world everywhere, not in that of whoever started them."""
+    for name in list(os.environ):
+        if name.startswith(("PYTHON", "LC_")) and name != "PYTHONPATH" or name in ("LANGUAGE", "COLUMNS", "LINES"):
+            del os.environ[name]
+    os.environ["LANG"] = "C.UTF-8"
+    if sys.dont_write_bytecode:
+        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+    # Children are as strict as we are: -X dev, -W.
+    if sys.flags.dev_mode:
+        os.environ["PYTHONDEVMODE"] = "1"
+    if sys.warnoptions:
+        os.environ["PYTHONWARNINGS"] = ",".join(sys.warnoptions)
+    os.umask(0o022)
+    for signal_name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
+        number = getattr(signal, signal_name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if signal_name == "SIGINT" else signal.SIG_DFL)
+
+
+_choose_environment()
+
+
+def by_signal(number: int) -> int:
+    """The return code of a process that such a signal has ended; Windows has none, so what a shell would show."""
+    return 128 + number if WINDOWS else -number
 
 
 def noise(size: int, seed: int = 1) -> bytes:

@@ -800,6 +800,11 @@ class Timeouts(ChannelTest):
                 with self.assertRaisesRegex(mmapipc.MemoryRefused, "^" + self.name):  # nothing hangs for ever
                     end(self.name)
 
+    def test_one_byte(self):
+        sender = mmapipc.Sender(self.name, timeout=0)
+        sender.write(b"a")
+        self.check(sender.close, "; 1 byte was not delivered")
+
     def test_no_receiver(self):
         sender = mmapipc.Sender(self.name, capacity=4, timeout=0.05)
         sender.write(b"abc")

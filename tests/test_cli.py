@@ -13,7 +13,7 @@ import mmapipc
 from mmapipc._cli.arguments import parse, parse_size
 from mmapipc._meeting import homes
 
-from .helpers import DEADLINE, WINDOWS, Background, ChannelTest, eventually, noise
+from .helpers import DEADLINE, MMAPIPC, WINDOWS, Background, ChannelTest, by_signal, eventually, noise
 
 ROOT = Path(__file__).resolve().parent.parent
 AWKWARD = bytes(range(256)) + b"\r\n\n\r\x1a\x00\r\r\n" + b"\xff\xfe\xef\xbb\xbf"
@@ -240,7 +240,7 @@ class Endings(ChannelTest):
         for arguments in (["--help"], ["send", "--help"], ["receive", "--help"]):
             code, out, err = self.start([sys.executable, "-m", "mmapipc", *arguments]).end()
             self.assertEqual((code, err), (0, ""))
-            self.assertIn(b"143 terminated", out)
+            self.assertIn(b"129, 130, 143 ended by SIGHUP, SIGINT (Ctrl-C), SIGTERM", out)
 
     def test_sizes(self):
         for text, size in (
@@ -251,8 +251,11 @@ class Endings(ChannelTest):
 
     @unittest.skipIf(WINDOWS, "POSIX only: signals")
     def test_signals(self):
-        for number, code, word in ((signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")):
+        for number, word in (
+            (signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated"), (signal.SIGHUP, "hung up")
+        ):
             with self.subTest(number=number):
+                code = by_signal(number)  # it dies of the signal, so that a loop of the shell's ends too
                 sender = self.send(stdin=subprocess.PIPE)
                 receiver = self.receive()
                 sender.feed(b"part\n")
@@ -266,6 +269,34 @@ class Endings(ChannelTest):
                 receiver.process.send_signal(number)
                 self.check(receiver, code, word)
                 self.check(sender, 3, "the receiver gave up")
+
+    @unittest.skipIf(WINDOWS, "POSIX only: signals")
+    def test_signals_that_the_parent_ignores(self):
+        ignoring = ["sh", "-c", "trap '' INT TERM HUP; exec \"$@\"", "sh"]
+        for command in ([*MMAPIPC, "receive"], [sys.executable, str(ROOT / "scripts" / "receive.py")]):
+            receiver = self.start([*ignoring, *command, self.name])
+            with mmapipc.Sender(self.name, timeout=DEADLINE) as sender:
+                sender.write(b"part\n")
+                self.assertEqual(receiver.line(), "part")
+                for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                    receiver.process.send_signal(number)
+                sender.write(b"rest\n")
+            self.assertEqual(receiver.end(), (0, b"rest\n", ""))
+
+    @unittest.skipIf(WINDOWS, "POSIX only: signals")
+    def test_interrupted_while_it_starts(self):
+        # As if the key was pressed in the middle of an import.
+        (self.folder / "sitecustomize.py").write_text(
+            "import os, signal, sys\n"
+            "class Press:\n"
+            "    def find_spec(self, name, path=None, target=None):\n"
+            "        if name == 'mmapipc._cli.arguments': os.kill(os.getpid(), signal.SIGINT)\n"
+            "sys.meta_path.insert(0, Press())\n"
+        )
+        environment = {**os.environ, "PYTHONPATH": str(self.folder)}
+        for command in (MMAPIPC, [sys.executable, str(ROOT / "scripts" / "send.py")]):
+            child = self.start([*command, self.name], env=environment)
+            self.assertEqual(child.end(), (by_signal(signal.SIGINT), b"", ""))
 
     @unittest.skipUnless(WINDOWS, "Windows only: Ctrl-C and Ctrl-Break")
     def test_console_signals(self):
@@ -285,5 +316,5 @@ class Endings(ChannelTest):
                         sender.write(b"part\n")
                         self.assertEqual(receiver.line(), "part")
                         receiver.feed(b"\n")
-                        self.check(receiver, 130, "interrupted")
+                        self.check(receiver, by_signal(signal.SIGINT), "interrupted")
                         sender.write(b"more\n")

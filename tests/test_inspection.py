@@ -24,7 +24,7 @@ from mmapipc._cli.terminal import Picture, cut, human, width
 from mmapipc._ring import layout, states
 from mmapipc._system import names, system
 
-from .helpers import DEADLINE, WAITS, WINDOWS, ChannelTest, Child, eventually, noise
+from .helpers import DEADLINE, WAITS, WINDOWS, ChannelTest, Child, by_signal, eventually, noise
 from .terminal import Terminal, TerminalTest
 from .test_hostile import CAPACITIES, FIELDS, HEADERS, SEED, bad_header, targeted_headers
 from .test_names import NAMES
@@ -505,14 +505,12 @@ class Watch(InspectionTest):
 
     @unittest.skipIf(WINDOWS, "POSIX only: signals")
     def test_interrupted(self):
-        import signal
-
         with self.both():
             watcher = self.mmapipc("inspect", "--watch", self.name)
             watcher.line()
             watcher.process.send_signal(signal.SIGINT)
             code, _, err = watcher.end()
-            self.assertEqual((code, err), (130, f"mmapipc: {self.name}: interrupted\n"))
+            self.assertEqual((code, err), (by_signal(signal.SIGINT), f"mmapipc: {self.name}: interrupted\n"))
 
 
 @unittest.skipIf(WINDOWS, "POSIX only: pty")
@@ -675,6 +673,23 @@ class List(InspectionTest):
                 stack.enter_context(mmapipc.Receiver(name, timeout=DEADLINE))
             self.assertEqual(self.shown("list").count("  running  "), len(names))
         self.assertEqual(self.shown("list"), "")
+
+    @unittest.skipIf(WINDOWS, "POSIX only: the directory")
+    def test_no_directory_at_all(self):
+        for command in ("list", "inspect"):
+            child = self.python(
+                "import tempfile\n"
+                "from mmapipc._cli.main import main\n"
+                "def nowhere(): raise FileNotFoundError(2, 'No usable temporary directory found')\n"
+                "tempfile.gettempdir = nowhere\n"
+                "is_directory = os.path.isdir\n"
+                "os.path.isdir = lambda path: path != '/dev/shm' and is_directory(path)\n"
+                "del os.environ['MMAPIPC_DIR']\n"
+                f"sys.exit(main(['{command}', name]))\n".replace("'list', name", "'list'")
+            )
+            told = "there is no directory for shared memory that can be written to; set MMAPIPC_DIR\n"
+            about = "list" if command == "list" else self.name
+            self.assertEqual(child.end(), (1, b"", f"mmapipc: {about}: {told}"))
 
     def test_names_as_arguments(self):
         with self.both(capacity=64):

@@ -15,7 +15,7 @@ import mmapipc
 from mmapipc._cli import passing, progress
 from mmapipc._cli.arguments import parse, parse_rate
 
-from .helpers import DEADLINE, MMAPIPC, WINDOWS, Background, ChannelTest, eventually, noise
+from .helpers import DEADLINE, MMAPIPC, WINDOWS, Background, ChannelTest, by_signal, eventually, noise
 from .terminal import Terminal, TerminalTest
 
 SIZE = r"[0-9.]+ (B|KiB|MiB|GiB)"
@@ -179,6 +179,17 @@ class Digests(ChannelTest):
         self.assertEqual(passing.checksum_line("0a", "a b"), "0a  a b")
         self.assertEqual(passing.checksum_line("0a", "a\nb\\c"), "\\0a  a\\nb\\\\c")
 
+    @unittest.skipIf(WINDOWS, "POSIX only: a name in bytes")
+    def test_a_name_that_is_no_text(self):
+        path = os.path.join(os.fsencode(self.folder), b"\xff\xfe")
+        with open(path, "wb") as file:
+            file.write(b"data")
+        receiver = self.receive()
+        sender = self.start([*map(os.fsencode, MMAPIPC), b"send", self.name.encode(), b"--hash", b"md5", path])
+        digest = hashlib.md5(b"data").hexdigest().encode()
+        self.assertEqual(sender.end(), (0, digest + b"  " + path + b"\n", ""))
+        self.assertEqual(receiver.end(), (0, b"data", ""))
+
     def test_a_hash_that_there_is_not(self):
         for algorithm in ("sha257", "shake_128", ""):
             code, out, err = self.send("--hash", algorithm).end()
@@ -293,6 +304,22 @@ class Quietly(ChannelTest):
             self.assertEqual((code, out), (2, b""))
             command = " ".join(["mmapipc", *arguments[:1]])
             self.assertRegex(err, rf"\A{command}: [^\n]* \(see {command} --help\)\n\Z")
+
+    def test_what_is_said_draws_nothing(self):
+        escape = "\x1b[2J"
+        for arguments in (
+            ["send", escape, escape, escape],
+            ["send", "x", f"--{escape}"],
+            [escape],
+            ["send", "x", "--capacity", escape],
+            ["receive", escape, "--timeout", "0"],
+            ["receive", "x", "-o", f"/{escape}/file"],
+            ["inspect", escape],
+        ):
+            code, out, err = self.start([*MMAPIPC, *arguments]).end()
+            self.assertNotEqual(code, 0)
+            self.assertNotIn("\x1b", out.decode() + err)
+            self.assertIn("x1b[2J", err)
 
     def test_help_and_version(self):
         for command in ([], ["send"], ["receive"], ["inspect"], ["list"], ["remove"]):
@@ -432,7 +459,7 @@ class OnATerminal(TerminalTest):
             text += self.read()
         self.assertGreater(time.perf_counter() - began, 0.5)
         child.process.send_signal(signal.SIGTERM)
-        self.assertEqual(child.end()[0], 143)
+        self.assertEqual(child.end()[0], by_signal(signal.SIGTERM))
 
     def test_other_lines_do_not_run_into_it(self):
         sender = self.on_terminal('2>"$0"', "send", self.name, "--persist", "--progress", stdin=subprocess.PIPE)
@@ -444,18 +471,40 @@ class OnATerminal(TerminalTest):
         sender.feed(b"more")  # while it waits for its source it does not look for receivers
         text = self.until("the receiver is gone.*\r\n(.*\r)*.*waiting", text)
         sender.process.send_signal(signal.SIGINT)
-        self.assertEqual(sender.end()[0], 130)
+        self.assertEqual(sender.end()[0], by_signal(signal.SIGINT))
         lines, _ = self.shown(self.until("interrupted\r\n", text))
         self.assertEqual(lines[0], f"mmapipc: {self.name}: the receiver is gone; the stream goes on with the next")
         self.assertRegex(lines[1], rf"\A{summary(self.name, 'sent', 5)}\Z")
         self.assertEqual(lines[2], f"mmapipc: {self.name}: interrupted")
+
+    def test_one_that_is_stopped_holds_nobody_up(self):
+        import termios
+
+        for what in ("the end", "a signal"):
+            for options in ((), ("--progress",)):
+                with self.subTest(what=what, options=options):
+                    receiver = self.on_terminal('2>"$0" >/dev/null', "receive", self.name, *options)
+                    try:
+                        with mmapipc.Sender(self.name, timeout=DEADLINE) as sender:
+                            sender.write(b"part")
+                            eventually(lambda sender=sender: not sender.in_flight, "it receives")
+                            termios.tcflow(self.slave, termios.TCOOFF)
+                            if what == "a signal":
+                                receiver.process.send_signal(signal.SIGTERM)
+                                self.assertEqual(receiver.process.wait(DEADLINE), by_signal(signal.SIGTERM))
+                        self.assertEqual(
+                            receiver.process.wait(DEADLINE), 0 if what == "the end" else by_signal(signal.SIGTERM)
+                        )
+                    finally:
+                        termios.tcflow(self.slave, termios.TCOON)
+                        termios.tcflush(self.slave, termios.TCOFLUSH)
 
     def test_lines_for_a_dumb_one(self):
         child = self.on_terminal('2>"$0"', "receive", self.name, TERM="dumb")
         waiting = f"mmapipc: {self.name}: waiting for a sender on '{self.name}'\r\n"
         self.assertEqual(self.until("\r\n"), waiting)
         child.process.send_signal(signal.SIGTERM)
-        self.assertEqual(child.end()[0], 143)
+        self.assertEqual(child.end()[0], by_signal(signal.SIGTERM))
 
 
 class Parts(unittest.TestCase):

@@ -65,6 +65,55 @@ def can_mount() -> bool:
     return subprocess.run(test, stdin=subprocess.DEVNULL, capture_output=True).returncode == 0
 
 
+class ExitCodes(ShortageTest):
+    """They tell how the transfer ended, whatever becomes of what is said about it."""
+
+    @unittest.skipUnless(LINUX, "Linux only: /dev/full")
+    def test_nowhere_to_say_anything(self):
+        sent = self.file(b"data")
+        for how in ("2>/dev/full", "2>&-"):
+            for buffered in ("", "1"):
+                with self.subTest(how=how, buffered=buffered):
+                    environment = mock.patch.dict(os.environ, {"PYTHONUNBUFFERED": buffered})
+                    with environment:
+                        receiver = self.redirected(how, "receive", "--progress")
+                        sender = self.redirected(how, "send", sent, "--progress")
+                        self.assertEqual(sender.end(), (0, b"", ""))
+                        self.assertEqual(receiver.end(), (0, b"data", ""))
+                        self.assertEqual(self.redirected(how, "receive", "--timeout", "0").end()[0], 4)
+                        self.assertEqual(self.redirected(how, "receive", "--nonsense").end()[0], 2)
+                        self.assertEqual(self.redirected(how, "send", "/missing").end()[0], 1)
+                        receiver = self.redirected(how, "receive")
+                        with mmapipc.Sender(self.name, timeout=DEADLINE) as sender:
+                            sender.write(b"part")
+                            eventually(lambda sender=sender: not sender.in_flight, "it receives")
+                            sender.abort()
+                        self.assertEqual(receiver.end(), (3, b"part", ""))
+
+
+class Outputs(ShortageTest):
+    """Of a receiver that gets no stream: nothing is made of its output."""
+
+    def test_no_stream_no_file(self):
+        for before in (None, b"kept"):
+            target = self.folder / f"target-{before}"
+            if before is not None:
+                target.write_bytes(before)
+            with mmapipc.Sender(self.name, timeout=DEADLINE) as sender:
+                with mmapipc.Receiver(self.name, timeout=DEADLINE):
+                    self.refused(self.receive("-o", str(target)), 1, "a receiver already")
+                    sender.finish()
+            self.refused(self.receive("-o", str(target), "--timeout", "0.1"), 4)
+            self.assertEqual(target.read_bytes() if target.exists() else None, before)
+
+    def test_what_cannot_be_written_is_told_at_once(self):
+        for target in (self.folder, self.folder / "missing" / "file"):
+            self.refused(self.receive("-o", str(target)), 1, str(target))
+        ring = str(self.folder / "ring")
+        self.refused(self.receive("-o", ring, "--file", ring), 1, "the file of the ring")
+        self.assertFalse(os.path.exists(ring))
+
+
 class Memory(ShortageTest):
     @unittest.skipUnless(LINUX and os.path.isdir("/dev/shm"), "Linux only: /dev/shm")
     def test_more_than_the_file_system_has(self):
@@ -74,7 +123,7 @@ class Memory(ShortageTest):
             mmapipc.Sender(self.name, capacity=capacity)
         self.assertEqual(caught.exception.errno, errno.ENOSPC)
         self.assertTrue(str(caught.exception).startswith(f"{self.name}: no space left in {self.memory}; "))
-        self.refused(self.send("--capacity", str(capacity)), 1, "no space left", "smaller capacity")
+        self.refused(self.send("--capacity", str(capacity)), 1, "no space left", "less memory")
 
     @unittest.skipUnless(can_mount(), "Linux only, as root: a file system of its own")
     def test_a_full_file_system(self):
@@ -105,7 +154,7 @@ say(os.listdir(place))
 """
         child = self.mounted("size=64k", code)
         refusal = f"MemoryRefused ENOSPC {self.name}: no space left in {self.memory}; " \
-            "use a smaller capacity or set MMAPIPC_DIR"
+            "ask for less memory or set MMAPIPC_DIR"
         # A receiver needs no room.
         no_sender = f"ChannelTimeout ETIMEDOUT {self.name}: no sender came for 0 s; start one or wait longer"
         self.assertEqual(

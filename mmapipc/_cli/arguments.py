@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from .. import __version__
 from ..channel import DEFAULT_CAPACITY
 from .passing import check_algorithm
-from .streams import write_error, write_output
+from .streams import printable, write_error, write_output
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
@@ -26,8 +26,7 @@ exit codes:
     2 usage
     3 truncated, or not wholly delivered
     4 timed out
-  130 interrupted (Ctrl-C)
-  143 terminated"""
+  129, 130, 143 ended by SIGHUP, SIGINT (Ctrl-C), SIGTERM, after the other end was told"""
 
 _TOOLS_EXIT_CODES = """
 exit codes:
@@ -35,8 +34,7 @@ exit codes:
     1 error: no such channel, still in use, damaged
     2 usage
     3 nobody reads on what is printed
-  130 interrupted (Ctrl-C)
-  143 terminated"""
+  129, 130, 143 ended by SIGHUP, SIGINT (Ctrl-C), SIGTERM, after the other end was told"""
 
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 _UNITS |= {
@@ -101,7 +99,7 @@ class _Parser(argparse.ArgumentParser):
     """Complains in one line, and prints as the commands do."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(USAGE, f"{self.prog}: {message} (see {self.prog} --help)\n")
+        self.exit(USAGE, f"{self.prog}: {printable(message)} (see {self.prog} --help)\n")
 
     def _print_message(self, message: str, file: object = None) -> None:
         if file is sys.stderr:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .._ring import layout
 from .._system import system
-from ..errors import ChannelError
+from ..errors import ChannelError, in_bytes
 from .streams import printable
 from .terminal import Rate, exactly, human, width
 
@@ -82,7 +82,7 @@ def line(look: Look, meter: Meter) -> str:
     if stream is None:
         return told
     return (
-        f"{told}, {stream.written} bytes written, {stream.read} read, "
+        f"{told}, {in_bytes(stream.written)} written, {stream.read} read, "
         f"{stream.in_flight} in flight ({stream.fill:.1f} %), {human(meter.read.value)}/s"
     )
 
@@ -125,7 +125,7 @@ def _summary(look: Look) -> str:
     ]
     if look.stream is not None:
         stream = look.stream
-        parts.append(f"{stream.in_flight} of {stream.capacity} bytes in flight ({stream.fill:.1f} %)")
+        parts.append(f"{stream.in_flight} of {in_bytes(stream.capacity)} in flight ({stream.fill:.1f} %)")
     return ", ".join(parts)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Sequence
 
+from .._system import system
 from ..errors import (
     ChannelError,
     ChannelTimeout,
@@ -27,12 +28,11 @@ OK = 0
 ERROR = 1
 TRUNCATED = 3
 TIMED_OUT = 4
-INTERRUPTED = 130
-TERMINATED = 143
+_BY_SIGNAL = 128  # and the signal's number, as the shell shows it
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return its exit code."""
+    """Run the command line; return its exit code, or die of the signal that ended it."""
     name = None
     try:
         try:
@@ -42,7 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _run(parsed)
         finally:
             _release_signals()
-    except (Exception, KeyboardInterrupt, _Terminated) as error:
+    except _Signalled as error:
+        _report(name, error)
+        system.die_of(error.number)  # so that a shell's loop ends too
+        return _BY_SIGNAL + error.number
+    except Exception as error:
         return _report(name, error)
 
 
@@ -63,26 +67,47 @@ def _run(parsed: Namespace) -> int:
     return ERROR if commands[parsed.command](parsed) is False else OK
 
 
-class _Terminated(BaseException):
-    """SIGTERM came."""
+class _Signalled(BaseException):
+    """A signal came that ends the process."""
+
+    def __init__(self, number: int, said: str) -> None:
+        super().__init__(said)
+        self.number = number
 
 
-def _terminate(number: int, frame: object) -> None:
-    raise _Terminated
+# What ends a process from outside, and what we say then.  Ctrl-Break is the Ctrl-C of Windows that
+# cannot be turned off.
+_SIGNALS = {
+    getattr(signal, name): (getattr(signal, as_if), said)
+    for name, as_if, said in (
+        ("SIGINT", "SIGINT", "interrupted"),
+        ("SIGBREAK", "SIGINT", "interrupted"),
+        ("SIGTERM", "SIGTERM", "terminated"),
+        ("SIGHUP", "SIGHUP", "hung up"),
+    )
+    if hasattr(signal, name)
+}
+
+
+def _signalled(number: int, frame: object) -> None:
+    raise _Signalled(*_SIGNALS[number])
 
 
 def _catch_signals() -> None:
-    """Let a signal that ends the process raise an exception, so that the peer is told."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, _terminate)
-    if hasattr(signal, "SIGBREAK"):  # Windows: Ctrl-Break
-        signal.signal(signal.SIGBREAK, signal.default_int_handler)
+    """Let a signal that ends the process raise an exception, so that the peer is told.
+
+    What the parent process ignores, as nohup does, stays ignored.
+    """
+    for number in _SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _signalled)
 
 
 def _release_signals() -> None:
     """Let the next signal end the process at once: everything is undone."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in _SIGNALS:
+        if signal.getsignal(number) is _signalled:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _report(name: str | None, error: BaseException) -> int:
@@ -99,10 +124,8 @@ def _report(name: str | None, error: BaseException) -> int:
 
 def _judge(error: BaseException) -> tuple[str, int]:
     """Return what to say of the error, and the exit code."""
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted", INTERRUPTED
-    if isinstance(error, _Terminated):
-        return "terminated", TERMINATED
+    if isinstance(error, _Signalled):
+        return str(error), _BY_SIGNAL
     if not isinstance(error, (ChannelError, FileTrouble)):
         return f"unexpected {type(error).__name__}: {error}; please report this", ERROR
     if isinstance(error, ChannelTimeout):

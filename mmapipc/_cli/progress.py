@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from .._system import system
 from ..channel import Receiver, Sender
 from ..errors import ReceiverLeft
-from .streams import ReaderGone
+from .streams import PATIENCE, ReaderGone, tell, write_error
 from .terminal import Rate, cut, exactly, human, terminal_size, width
 
 _BETWEEN_REDRAWS = 0.1  # seconds
@@ -47,22 +48,21 @@ def fitted(parts: dict[str, str], columns: int) -> str:
 
 
 class Progress:
-    """Shows how one transfer goes, from a thread of its own, during the `with` block; then sums it up.
+    """Shows how one transfer goes, during the `with` block; then sums it up.
 
     `name` is the channel's.  `sends` tells whether this end is the sender.
     `size` is how many bytes there will be, if that is known.  `kept` tells that
-    the ring is in a file, so a sender need not wait for a receiver.  `say`
-    prints a line.
+    the ring is in a file, so a sender need not wait for a receiver.
+
+    All is written by a thread of its own: on a terminal that somebody has
+    stopped it waits, and nobody else does.
     """
 
-    def __init__(
-        self, name: str, *, sends: bool, size: int | None, kept: bool, say: Callable[[str], None]
-    ) -> None:
+    def __init__(self, name: str, *, sends: bool, size: int | None, kept: bool) -> None:
         self._name = name
         self._sends = sends
         self._size = size
         self._kept = kept
-        self._say = say
         self._end: Sender | Receiver | None = None
         self._ending = False  # this end moves no more bytes
         self._met = False  # the other end was there
@@ -74,8 +74,8 @@ class Progress:
         self._began = time.perf_counter()
         self._waits_for = "the receiver of an earlier stream" if sends else "a sender"
         self._drawn = ""
-        self._lock = threading.Lock()  # whoever draws or looks holds it
-        self._over = threading.Event()
+        self._lock = threading.Lock()  # whoever looks holds it; nobody does who writes
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()  # None: it is over
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Progress:
@@ -83,12 +83,13 @@ class Progress:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        self._over.set()
-        self._thread.join()
-        if kind is None:
-            self._bytes = self._moved  # the receiver has taken what was in flight
-        if self._end is not None and kind not in (ReceiverLeft, ReaderGone):  # after these we say nothing
-            self._say(self._summary())
+        with self._lock:
+            if kind is None:
+                self._bytes = self._moved  # the receiver has taken what was in flight
+            if self._end is not None and kind not in (ReceiverLeft, ReaderGone):  # after these we say nothing
+                self._lines.put(self._summary())
+            self._lines.put(None)
+        self._thread.join(PATIENCE)
 
     @contextlib.contextmanager
     def following(self, end: Sender | Receiver) -> Iterator[None]:
@@ -109,34 +110,49 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Print a line that is not drawn over."""
-        with self._lock:
-            self._draw("")
-            self._say(text)
+        self._lines.put(text)
 
     def _run(self) -> None:
         told = ""
         stream = sys.stderr.fileno()
         with system.redrawing(stream) as redrawing:
-            while not self._over.wait(_BETWEEN_REDRAWS if redrawing else _BETWEEN_LINES):
+            for text in self._texts(_BETWEEN_REDRAWS if redrawing else _BETWEEN_LINES):
+                if text:
+                    self._draw("")
+                    tell(text)
+                    continue
                 with self._lock:
                     now = time.perf_counter()
                     self._look(now)
-                    if redrawing:
-                        # Not in the last column, where terminals differ.
-                        self._draw(self._line(now, terminal_size(stream)[0] - 1))
-                    elif (line := self._line(now, sys.maxsize)) != told:
-                        self._say(f"{self._name}: {line}")
-                        told = line
-            with self._lock:
-                self._draw("")
+                    # Not in the last column, where terminals differ.
+                    line = self._line(now, terminal_size(stream)[0] - 1 if redrawing else sys.maxsize)
+                if redrawing:
+                    self._draw(line)
+                elif line != told:
+                    tell(f"{self._name}: {line}")
+                    told = line
+            self._draw("")
+
+    def _texts(self, seconds: float) -> Iterator[str]:
+        """What is to be said, until it is over; and now and then nothing."""
+        due = time.perf_counter() + seconds
+        while True:
+            try:
+                text = self._lines.get(timeout=max(due - time.perf_counter(), 0))
+            except queue.Empty:
+                yield ""
+                due = time.perf_counter() + seconds
+            else:
+                if text is None:
+                    return
+                yield text
 
     def _draw(self, line: str) -> None:
         if line or self._drawn:
             blank = " " * (width(self._drawn) - width(line))
             back = "" if line else "\r"
             self._drawn = line
-            with contextlib.suppress(OSError):
-                print(f"\r{line}{blank}", end=back, file=sys.stderr, flush=True)
+            write_error(f"\r{line}{blank}{back}")
 
     def _look(self, now: float) -> None:
         """Look where the end is, and for whom it waits."""

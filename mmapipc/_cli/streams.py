@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import stat
@@ -10,8 +11,14 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from .._system import system
+from ..errors import in_bytes
+
+TYPE_CHECKING = False  # as in typing, which is slow to import
+if TYPE_CHECKING:
+    from typing import IO
 
 PIECE = 1 << 20  # bytes that one read or write moves at most
+PATIENCE = 1.0  # seconds that a terminal which somebody has stopped may hold us up
 
 
 class FileTrouble(Exception):
@@ -93,6 +100,23 @@ def sink(path: str | None, ring_file: str | None) -> Iterator[OpenFile]:
             file.close()
 
 
+def check_sink(path: str | None, ring_file: str | None) -> None:
+    """Raise FileTrouble if `sink` would, as far as that can be told; make nothing, and wait for nobody."""
+    if path is None:
+        standard_output()
+        return
+    with _trouble_with(path):
+        if ring_file is not None and os.path.realpath(ring_file) == os.path.realpath(path):
+            raise _is_ring(path)
+        folder = os.path.dirname(os.path.abspath(path))
+        if os.path.isdir(path):
+            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not os.path.exists(path):
+            os.stat(folder)
+        if not os.access(path if os.path.exists(path) else folder, os.W_OK):
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+
 def position_output(output: OpenFile, position: int, resume: bool) -> None:
     """Empty the output; with `resume`, keep its first `position` bytes and go on behind them."""
     with _trouble_with(output.name):
@@ -110,7 +134,7 @@ def _check_resumable(name: str, status: os.stat_result, position: int) -> None:
         raise FileTrouble(f"{name}: is not a regular file, so nothing can be resumed in it")
     if status.st_size < position:
         raise FileTrouble(
-            f"{name}: has {status.st_size} bytes and the stream goes on at {position}; "
+            f"{name}: has {in_bytes(status.st_size)} and the stream goes on at {position}; "
             "name the file that has what came before"
         )
 
@@ -137,24 +161,48 @@ def print_lines(lines: list[str]) -> None:
 
 
 def write_output(text: str) -> None:
-    """Write on standard output; escape what its encoding does not have."""
-    output = standard_output()
-    data = memoryview(text.encode(sys.stdout.encoding, "backslashreplace"))
-    while data:
-        data = data[output.write_from(data) :]
+    """Write on standard output."""
+    _write(standard_output(), text, sys.stdout.encoding)
 
 
 def write_error(text: str) -> None:
     """Write on standard error, if anybody listens there."""
-    if sys.stderr is not None:
-        with contextlib.suppress(OSError):
-            sys.stderr.write(text)
-            sys.stderr.flush()
+    # Not by way of a buffer: what could not be written would be there still when Python exits,
+    # which then fails, and makes an exit code of its own out of that.
+    with contextlib.suppress(FileTrouble, ReaderGone):
+        _write(_standard(sys.stderr, "standard error"), text, sys.stderr.encoding)
+
+
+def _write(stream: OpenFile, text: str, encoding: str) -> None:
+    """Write the text; escape what its encoding does not have, but leave a path's bytes as they are."""
+    try:
+        data = memoryview(text.encode(encoding, "surrogateescape"))
+    except UnicodeEncodeError:
+        data = memoryview(text.encode(encoding, "backslashreplace"))
+    while data:
+        data = data[stream.write_from(data) :]
+
+
+def tell(text: str) -> None:
+    """Write one line on standard error, with the command's name before it."""
+    write_error(f"mmapipc: {printable(text)}\n")
 
 
 def say(text: str) -> None:
-    """Write one line on standard error, with the command's name before it."""
-    write_error(f"mmapipc: {printable(text)}\n")
+    """`tell`, but a terminal that somebody has stopped (Ctrl-S) holds us up for a moment only."""
+    if not is_terminal(sys.stderr):
+        tell(text)
+        return
+    import threading  # slow to import, and seldom needed
+
+    thread = threading.Thread(target=tell, args=(text,), daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+
+
+def is_terminal(stream: IO[str] | None) -> bool:
+    """Whether somebody may be looking."""
+    return stream is not None and stream.isatty()
 
 
 def printable(text: str) -> str:
@@ -184,7 +232,11 @@ def _refuse_ring(file: io.RawIOBase, name: str, ring_file: str | None) -> None:
     if ring_file is not None and os.path.exists(ring_file):
         with _trouble_with(name):
             if os.path.samestat(os.fstat(file.fileno()), os.stat(ring_file)):
-                raise FileTrouble(f"{name}: is the file of the ring; name another one")
+                raise _is_ring(name)
+
+
+def _is_ring(name: str) -> FileTrouble:
+    return FileTrouble(f"{name}: is the file of the ring; name another one")
 
 
 def _wait_for(reads: Sequence[io.RawIOBase] = (), writes: Sequence[io.RawIOBase] = ()) -> None:

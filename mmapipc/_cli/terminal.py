@@ -7,6 +7,8 @@ import os
 import unicodedata
 from collections import deque
 
+from ..errors import in_bytes
+
 _RATED_OVER = 1.0  # seconds
 
 
@@ -70,7 +72,7 @@ def human(size: float) -> str:
 
 def exactly(size: int) -> str:
     """Return a number of bytes, and behind a large one the same with a unit."""
-    return f"{size} byte{'' if size == 1 else 's'}" + (f" ({human(size)})" if size >= 1000 else "")
+    return in_bytes(size) + (f" ({human(size)})" if size >= 1000 else "")
 
 
 def width(text: str) -> int:

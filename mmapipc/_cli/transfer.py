@@ -15,7 +15,6 @@ from .streams import PIECE, OpenFile, ReaderGone, say
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
     from argparse import Namespace
-    from typing import IO
 
     from .progress import Progress
 
@@ -42,15 +41,16 @@ def receive(arguments: Namespace) -> None:
     path = arguments.output
     if arguments.hash is not None:
         _check_digest_output(path)
+    streams.check_sink(path, arguments.ring_file)
     with (
-        streams.sink(path, arguments.ring_file) as sink,
         Passing(arguments.limit_rate, arguments.hash) as passing,
         _progress(arguments, None) as progress,
         Receiver(arguments.name, timeout=arguments.timeout, file=arguments.ring_file) as receiver,
+        # Only now: before the stream was ours, another receiver may have been writing to the file.
+        streams.sink(path, arguments.ring_file) as sink,
         progress.following(receiver),
     ):
         resumed = arguments.resume and receiver.tell() > 0
-        # Only now: before the stream was ours, another receiver may have been writing to the file.
         if path is not None:
             streams.position_output(sink, receiver.tell(), arguments.resume)
         sink.enlarge()
@@ -139,7 +139,7 @@ def _progress(
     """Return what shows how the transfer goes; `source` is the sender's, and None for a receiver."""
     if arguments.quiet:
         return contextlib.nullcontext(_NoProgress(lambda text: None))
-    wanted = arguments.progress or (_is_terminal(sys.stderr) and not _is_terminal(sys.stdout))
+    wanted = arguments.progress or (streams.is_terminal(sys.stderr) and not streams.is_terminal(sys.stdout))
     # Progress would be drawn over what somebody types.
     typed = source is not None and source.file.isatty() and not arguments.progress
     if not wanted or typed or sys.stderr is None:
@@ -148,8 +148,4 @@ def _progress(
 
     size = None if source is None else source.bytes_left()
     kept = arguments.ring_file is not None
-    return Progress(arguments.name, sends=source is not None, size=size, kept=kept, say=say)
-
-
-def _is_terminal(stream: IO[str] | None) -> bool:
-    return stream is not None and stream.isatty()
+    return Progress(arguments.name, sends=source is not None, size=size, kept=kept)

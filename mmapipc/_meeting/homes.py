@@ -13,7 +13,7 @@ from .._ring.ring import Barrier
 from .._system import SENDER, Place, system
 from .._system.claims import Claiming
 from .._system.names import CHANGER
-from ..errors import InvalidSize, LayoutError, MemoryRefused, NoSuchMapping, Undelivered
+from ..errors import InvalidSize, LayoutError, MemoryRefused, NoSuchMapping, Undelivered, in_bytes
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ class InFile(_Home):
         read, write = layout.load_sequences(words, header.capacity, self.name)
         if read != write:
             raise Undelivered(
-                f"{self.name}: {self.location} has {write - read} bytes of an earlier stream that no "
+                f"{self.name}: {self.location} has {in_bytes(write - read)} of an earlier stream that no "
                 "receiver has taken; receive them, or remove the file"
             )
 

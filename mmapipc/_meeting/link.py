@@ -19,6 +19,7 @@ from ..errors import (
     SenderDied,
     StreamAborted,
     UnsafeMemory,
+    in_bytes,
 )
 from .waiting import CLOCK, Clock, Waiter
 
@@ -242,7 +243,8 @@ class SendingLink(Link):
         """Raise what the verdict means, None that `timeout` seconds have passed."""
         if verdict in (Verdict.READY, Verdict.END):
             return
-        undelivered = f"{self.half.in_flight} bytes were not delivered"
+        lost = self.half.in_flight
+        undelivered = f"{in_bytes(lost)} {'was' if lost == 1 else 'were'} not delivered"
         if verdict is None:
             there = "the receiver took nothing" if self.half.receivers else "no receiver came"
             raise ChannelTimeout(f"{self.name}: {there} for {timeout:g} s; {undelivered}")
@@ -326,7 +328,7 @@ class ReceivingLink(Link):
             return False
         if verdict is None:
             raise ChannelTimeout(f"{self.name}: the sender sent nothing for {self.timeout:g} s")
-        truncated = f"the stream is not whole, it stops after {self.half.sequence} bytes"
+        truncated = f"the stream is not whole, it stops after {in_bytes(self.half.sequence)}"
         if verdict is Verdict.GAVE_UP:
             raise StreamAborted(f"{self.name}: the sender gave up; {truncated}")
         raise SenderDied(f"{self.name}: the sender died; {truncated}")

@@ -54,7 +54,7 @@ import sys
 from io import BytesIO
 from itertools import repeat
 
-from ..errors import ReadFailed, SenderDied, StreamAborted
+from ..errors import ReadFailed, SenderDied, StreamAborted, in_bytes
 from . import layout, states
 from .states import Verdict
 
@@ -234,7 +234,7 @@ class Half:
         self.check_not_shut()
         size = 0 if self._view is None else len(self._view)
         if not 0 <= count <= size:
-            raise ValueError(f"{self._name}: {count} bytes of a view that has {size}")
+            raise ValueError(f"{self._name}: {in_bytes(count)} of a view that has {size}")
         if self._view is not None:
             self._view.release()  # BufferError, and nothing has happened, while something is built on it
             self._view = None

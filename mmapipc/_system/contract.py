@@ -175,6 +175,9 @@ class System(Protocol):
     def join_fences(self) -> None:
         """Let other processes' fences order this process's loads and stores too."""
 
+    def die_of(self, number: int) -> None:
+        """End this process by that signal, as one that does not catch it; nothing on Windows, which has none."""
+
     def yield_processor(self) -> None:
         """Let others run."""
 

@@ -18,6 +18,7 @@ from ..errors import (
     MemoryRefused,
     NameTaken,
     NoSuchMapping,
+    in_bytes,
 )
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
@@ -113,7 +114,7 @@ def open_regular(file: Place, size: int, create: bool, writable: bool) -> tuple[
             raise InvalidSize(f"{_subject(file)} is empty; give a size to extend it")
         if wanted > status.st_size and not (create and writable):
             raise MappingTooSmall(
-                f"{_subject(file)} has {status.st_size} bytes, not {wanted}; ask for fewer, "
+                f"{_subject(file)} has {in_bytes(status.st_size)}, not {wanted}; ask for fewer, "
                 "or extend it with create=True and access='write'"
             )
     except BaseException:

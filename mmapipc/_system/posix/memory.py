@@ -18,7 +18,7 @@ import mmap
 import os
 import time
 
-from ...errors import ChannelError, MappingTooSmall, MemoryRefused, NoSuchMapping
+from ...errors import ChannelError, MappingTooSmall, MemoryRefused, NoSuchMapping, in_bytes
 from .. import files, names
 from ..names import Place
 from . import locks
@@ -81,7 +81,7 @@ class Memory:
             except ValueError:
                 # It compares with the file's size: beyond its end a load is a SIGBUS.
                 raise MappingTooSmall(
-                    f"{self._place.name}: {self._place.location} is shorter than {offset + length} bytes; "
+                    f"{self._place.name}: {self._place.location} is shorter than {in_bytes(offset + length)}; "
                     "ask for fewer"
                 ) from None
 

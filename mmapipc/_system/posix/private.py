@@ -72,11 +72,11 @@ def is_at(file: io.FileIO, path: str) -> bool:
 def refused(name: str, path: str, error: OSError) -> ChannelError:
     """The system's refusal in our words; `path` is the file that it is about."""
     if error.errno == errno.ENOSPC:
-        advice = f"no space left in {os.path.dirname(path)}; use a smaller capacity or set MMAPIPC_DIR"
+        advice = f"no space left in {os.path.dirname(path)}; ask for less memory or set MMAPIPC_DIR"
     elif error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EMLINK):
         return NameTaken(f"{name}: {path} is not a regular file; remove it")
     elif error.errno in (errno.EFBIG, errno.ENOMEM, errno.EINVAL):
-        advice = f"{error.strerror}; use a smaller capacity"
+        advice = f"{error.strerror}; ask for less memory"
     elif error.errno == errno.ENOENT:
         advice = f"{os.path.dirname(path)} is not there; set MMAPIPC_DIR to a directory that is"
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 
 from ...errors import InvalidName, MemoryRefused
 from .. import names
@@ -37,6 +38,13 @@ STALE = "left by killed processes; mmapipc remove deletes it"
 
 yield_processor = os.sched_yield
 
+
+def die_of(number: int) -> None:
+    """End this process by that signal, as one that does not catch it."""
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)
+
+
 if os.uname().sysname == "Linux":
     from .linux import futex as futex, join_fences as join_fences
 else:
@@ -52,16 +60,11 @@ else:
 def place(name: str) -> Place:
     """Where the memory of that name is: the path of its file.  Raises InvalidName."""
     encoded = names.split(name)[1]
-    try:
-        directory = os.path.abspath(_directory())
-    except FileNotFoundError as error:
-        refusal = MemoryRefused(f"{name}: {error.strerror}; set MMAPIPC_DIR")
-        refusal.errno = error.errno
-        raise refusal from None
+    directory = os.path.abspath(_directory(f"{name}: "))
     return Place(name, os.path.join(directory, f"mmapipc.{os.geteuid()}.{encoded}"))
 
 
-def _directory() -> str:
+def _directory(about: str) -> str:
     chosen = os.environ.get("MMAPIPC_DIR")
     if chosen:
         return chosen
@@ -69,12 +72,19 @@ def _directory() -> str:
         return "/dev/shm"
     import tempfile  # slow to import, and seldom needed
 
-    return tempfile.gettempdir()
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError as error:
+        refusal = MemoryRefused(
+            f"{about}there is no directory for shared memory that can be written to; set MMAPIPC_DIR"
+        )
+        refusal.errno = error.errno
+        raise refusal from None
 
 
 def channels() -> list[str]:
     """The names of this user's channels and of what is left of some.  Raises MemoryRefused."""
-    directory = _directory()
+    directory = _directory("")
     prefix = f"mmapipc.{os.geteuid()}."
     found = set()
     try:

@@ -14,7 +14,7 @@ import mmap
 import msvcrt
 import os
 
-from ...errors import FileRefused, MappingTooSmall, MemoryRefused, NoSuchMapping
+from ...errors import FileRefused, MappingTooSmall, MemoryRefused, NoSuchMapping, in_bytes
 from .. import files, names
 from ..names import Place
 from . import win32
@@ -50,7 +50,7 @@ class Memory:
                 raise refused(self._place.name, self._place.location, error.winerror) from None
             if self.size() < offset + length:
                 raise MappingTooSmall(
-                    f"{self._place.name}: the memory of that name is smaller than {offset + length} bytes; "
+                    f"{self._place.name}: the memory of that name is smaller than {in_bytes(offset + length)}; "
                     "ask for fewer"
                 ) from None
             raise FileRefused(f"{self._place.name}: was not made for writing; map it for reading") from None

@@ -45,6 +45,10 @@ def channels() -> list[str]:
     raise MemoryRefused("Windows has no public call that lists named objects; name the channels")
 
 
+def die_of(number: int) -> None:
+    """Nothing: Windows has no signals to die of."""
+
+
 def yield_processor() -> None:
     """Let others run."""
     time.sleep(0)
