@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator
     from types import TracebackType
-    from typing import Any, Literal, overload
+    from typing import Any, Literal, NoReturn, overload
 
     _File = io.IOBase
     _Path = str | os.PathLike[str]
@@ -52,6 +52,10 @@ class _AbortingFile(_File):
                 self.abort()
                 raise
         super().close()
+
+    def __reduce__(self) -> NoReturn:
+        """Unsupported.  (In its old protocols, pickle would wrap the file, to see its state, and so close it.)"""
+        self._raw().__reduce__()
 
     def __del__(self) -> None:
         # As the files of `io`, but without the errors of a flush that comes too late.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import gc
 import io
@@ -185,6 +186,19 @@ class Moving(FileTest):
 
 
 class Ends(FileTest):
+    def test_an_attempt_to_pickle_or_copy_does_no_harm(self) -> None:
+        for kind, item in (("b", b"x"), ("", "x")):
+            writer, reader = self.pair(kind)
+            for file in (writer, reader, self.raw(writer), self.raw(reader)):
+                for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+                    with self.assertRaisesRegex(TypeError, "cannot pickle"):
+                        pickle.dumps(file, protocol)
+                with self.assertRaisesRegex(TypeError, "cannot pickle"):
+                    copy.copy(file)
+            writer.write(item)
+            writer.flush()
+            self.assertEqual(reader.read(1), item)
+
     def test_an_exception_that_leaves_the_block_gives_the_stream_up(self) -> None:
         for kind, data in (("b", b"part"), ("", "part")):
             for flushes in (True, False):
