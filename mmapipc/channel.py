@@ -214,7 +214,7 @@ class _End(io.RawIOBase):
     def __reduce__(self) -> NoReturn:
         """Unsupported: another process, or another end, opens the channel by its name."""
         raise TypeError(
-            f"{self._name}: an end of a channel cannot be pickled or copied; pass its name on, and open that"
+            f"{self._name}: cannot pickle or copy an end of a channel; pass its name on, and open that"
         )
 
     def __del__(self) -> None:

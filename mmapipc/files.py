@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import io
+import warnings
 
 from .channel import Receiver, Sender
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator
     from types import TracebackType
-    from typing import Any, Literal, overload
+    from typing import Any, Literal, NoReturn, overload
 
     _File = io.IOBase
     _Path = str | os.PathLike[str]
@@ -52,6 +53,10 @@ class _AbortingFile(_File):
                 raise
         super().close()
 
+    def __reduce__(self) -> NoReturn:
+        """Unsupported.  (In its old protocols, pickle would wrap the file, to see its state, and so close it.)"""
+        self._raw().__reduce__()
+
     def __del__(self) -> None:
         # As the files of `io`, but without the errors of a flush that comes too late.
         with contextlib.suppress(ValueError, AttributeError):  # detached, or never opened
@@ -72,8 +77,8 @@ class BufferedReceiver(_AbortingFile, io.BufferedReader):
 
     raw: Receiver
 
-    def __init__(self, raw: Receiver, size: int = BUFFER_SIZE) -> None:
-        super().__init__(raw, size)
+    def __init__(self, raw: Receiver, buffer_size: int = BUFFER_SIZE) -> None:
+        super().__init__(raw, buffer_size)
         self._handed_on = b""  # the last bytes that a text file has got
         self._tells = False
 
@@ -117,8 +122,8 @@ class BufferedSender(_AbortingFile, io.BufferedWriter):
 
     raw: Sender
 
-    def __init__(self, raw: Sender, size: int = BUFFER_SIZE) -> None:
-        super().__init__(raw, size)
+    def __init__(self, raw: Sender, buffer_size: int = BUFFER_SIZE) -> None:
+        super().__init__(raw, buffer_size)
         # What `write` refused may be in no buffer any more, so that no later write could make up for it.
         raw.make_failures_final()
 
@@ -156,12 +161,23 @@ class TextReceiver(_Text):
     mode = "r"
 
     def __init__(
-        self, buffer: BufferedReceiver, encoding: str | None, errors: str | None, newline: str | None
+        self,
+        buffer: BufferedReceiver,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+        line_buffering: bool = False,
+        write_through: bool = False,
     ) -> None:
         buffer.let_tell(True)
-        super().__init__(buffer, encoding, errors, newline)
+        super().__init__(buffer, encoding, errors, newline, line_buffering, write_through)
         buffer.let_tell(False)
         self._newline = newline
+
+    def reconfigure(self, **options: Any) -> None:
+        """See `io.TextIOWrapper`."""
+        super().reconfigure(**options)
+        self._newline = options.get("newline", self._newline)
 
     def __iter__(self) -> Iterator[str]:  # type: ignore[override]
         super().__iter__()  # raises if this file is closed
@@ -288,7 +304,7 @@ def open(
 
     `encoding`, `errors` and `newline` are those of `open`, for text only.
     `buffering` is the buffer's size in bytes; 0, for binary files only, gives
-    the Receiver or Sender itself; 1 lets a text file send each line at once.
+    the Receiver or Sender itself; 1, for text files only, sends each line at once.
     The other options, by name, are those of Receiver and Sender, whose errors
     are raised too.
 
@@ -315,6 +331,12 @@ def open(
         for option, value in (("encoding", encoding), ("errors", errors), ("newline", newline)):
             if value is not None:
                 raise ValueError(f"{name}: a binary file has no {option}; use mode {mode[0]!r}")
+        if buffering == 1:  # as `open` does
+            warnings.warn(
+                f"{name}: line buffering, buffering=1, is for text files; this one gets a buffer of the usual size",
+                RuntimeWarning,
+                stacklevel=2,
+            )
     raw = Receiver(name, **options) if mode[0] == "r" else Sender(name, **options)
     if buffering == 0:
         return raw

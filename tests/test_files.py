@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import gc
 import io
@@ -91,6 +92,21 @@ class Modes(FileTest):
         with self.assertRaises((LookupError, ValueError)):
             mmapipc.open(self.name, "w", newline="no newline", timeout=DEADLINE)
 
+    def test_lines_at_once_are_for_text(self) -> None:
+        for mode in ("wb", "rb"):
+            with self.assertWarnsRegex(RuntimeWarning, f"{self.name}: .*line buffering.*text"):
+                with self.assertRaises((mmapipc.InvalidCapacity, TypeError)):
+                    mmapipc.open(self.name, mode, buffering=1, capacity=0)
+
+    def test_the_classes_take_what_those_of_io_take(self) -> None:
+        with self.both() as (sender, receiver):
+            writer = files.TextSender(files.BufferedSender(raw=sender, buffer_size=10), line_buffering=True)
+            reader = files.TextReceiver(files.BufferedReceiver(raw=receiver, buffer_size=10), write_through=True)
+            writer.write("a line\n")
+            self.assertEqual(reader.readline(), "a line\n")
+            writer.abort()
+            reader.abort()
+
     def test_options_reach_the_ends(self) -> None:
         lost = []
         path = str(self.folder / "ring")
@@ -170,6 +186,19 @@ class Moving(FileTest):
 
 
 class Ends(FileTest):
+    def test_an_attempt_to_pickle_or_copy_does_no_harm(self) -> None:
+        for kind, item in (("b", b"x"), ("", "x")):
+            writer, reader = self.pair(kind)
+            for file in (writer, reader, self.raw(writer), self.raw(reader)):
+                for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+                    with self.assertRaisesRegex(TypeError, "cannot pickle"):
+                        pickle.dumps(file, protocol)
+                with self.assertRaisesRegex(TypeError, "cannot pickle"):
+                    copy.copy(file)
+            writer.write(item)
+            writer.flush()
+            self.assertEqual(reader.read(1), item)
+
     def test_an_exception_that_leaves_the_block_gives_the_stream_up(self) -> None:
         for kind, data in (("b", b"part"), ("", "part")):
             for flushes in (True, False):
@@ -311,6 +340,15 @@ class Timeouts(FileTest):
                     self.assertEqual(read, text.replace("\r\n", "\n") if newline is None else text)
                     sender.abort()
                     reader.abort()
+
+    def test_polling_knows_of_reconfigured_newlines(self) -> None:
+        writer, reader = self.pair("", encoding="ascii", newline=None)
+        reader.reconfigure(newline="\n")
+        reader.reconfigure(errors="replace")
+        self.raw(writer).write(b"a\r")
+        self.assertEqual(reader.read(1), "a")
+        self.assertTrue(reader.poll())  # that is a character now, whatever follows
+        self.assertEqual(reader.read(1), "\r")
 
 
 if __name__ == "__main__":
