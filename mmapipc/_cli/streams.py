@@ -108,13 +108,16 @@ def check_sink(path: str | None, ring_file: str | None) -> None:
     with _trouble_with(path):
         if ring_file is not None and os.path.realpath(ring_file) == os.path.realpath(path):
             raise _is_ring(path)
-        folder = os.path.dirname(os.path.abspath(path))
-        if os.path.isdir(path):
-            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if not os.path.exists(path):
-            os.stat(folder)
-        if not os.access(path if os.path.exists(path) else folder, os.W_OK):
-            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+        try:
+            is_folder = stat.S_ISDIR(os.stat(path).st_mode)
+            asked = path
+        except FileNotFoundError:
+            is_folder = False
+            asked = os.path.dirname(os.path.abspath(path))  # where it would be made
+            os.stat(asked)
+        if is_folder or not os.access(asked, os.W_OK):
+            number = errno.EISDIR if is_folder else errno.EACCES
+            raise OSError(number, os.strerror(number))
 
 
 def position_output(output: OpenFile, position: int, resume: bool) -> None:
