@@ -458,6 +458,10 @@ class Receiver(_End):
         self._check_open()
         self._link.half.check_not_refused()
 
+    def refuse_after(self, error: BaseException) -> None:
+        """Raise ReadFailed from `readinto` and `readall`, if an error in what wraps this end can have lost bytes."""
+        self._link.half.refuse_after(error)
+
     def write(self, data: ReadableBuffer) -> int:
         """Unsupported: this end reads."""
         raise io.UnsupportedOperation("write")

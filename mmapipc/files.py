@@ -99,9 +99,13 @@ class BufferedReceiver(_AbortingFile, io.BufferedReader):
 
     def read1(self, size: int = -1, /) -> bytes:
         """See `io.BufferedReader`."""
-        data = super().read1(size)
-        self._handed_on = self._handed_on[-_LONGEST_CHARACTER:] + data
-        return data
+        try:
+            data = super().read1(size)
+            self._handed_on = self._handed_on[-_LONGEST_CHARACTER:] + data
+            return data
+        except BaseException as error:
+            self.raw.refuse_after(error)
+            raise
 
     def last_handed_on(self, count: int) -> bytes:
         """The last `count` bytes of what `read1` has returned, or as many of them as are known."""

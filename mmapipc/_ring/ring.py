@@ -403,16 +403,13 @@ class Producer(Half):
                 # Not plain bytes.
             return self._write_slowly(data)
         except BaseException:
-            if self._debt is None:  # an older one stays
-                self._debt = start
-            self._debt_of_commit = False
-            self._limit = -1
+            self._owe(start)
             raise
 
     def _write_slowly(self, data: ReadableBuffer) -> int:
-        self._begin_to_write()
+        owed = self._begin_to_write()
         size = self._put(data)
-        if size:
+        if size or not owed:
             self._settle()
         return size
 
@@ -420,25 +417,34 @@ class Producer(Half):
         """Write all the items: small ones of a list or tuple together, others as they come."""
         start = self.sequence
         try:
-            self._begin_to_write()
+            owed = self._begin_to_write()
             self._put_all(_joined(lines) if isinstance(lines, (list, tuple)) else lines)
-            if self.sequence != start:
+            if self.sequence != start or not owed:
                 self._settle()
         except BaseException:
-            if self._debt is None:  # an older one stays
-                self._debt = start
-            self._debt_of_commit = False
-            self._limit = -1
+            self._owe(start)
             raise
 
-    def _begin_to_write(self) -> None:
-        """Check that bytes can be published now."""
+    def _begin_to_write(self) -> bool:
+        """Owe what is to be written, before a part of it is published; return whether something was owed already.
+
+        Raises ValueError if nothing can be published now.
+        """
+        owed = self.owes
+        self._owe(self.sequence)
         self._check_whole()
-        self._debt_of_commit = False
-        if self.owes and self.strict:
+        if owed and self.strict:
             raise ValueError(f"{self._name}: an earlier write failed, the stream cannot go on")
         if self._view is not None:
             raise ValueError(f"{self._name}: commit() the reserved view first")
+        return owed
+
+    def _owe(self, start: int) -> None:
+        """Take note that a write which began at that sequence is not done; an older debt stays."""
+        if self._debt is None:
+            self._debt = start
+        self._debt_of_commit = False
+        self._limit = -1
 
     def _check_whole(self) -> None:
         """Raise ValueError when shut, or when a call was stopped after it had published something."""
@@ -448,9 +454,8 @@ class Producer(Half):
             self.check_not_shut()
 
     def _settle(self) -> None:
-        """Take note that what failed has been made up for."""
+        """Take note that nothing is owed any more."""
         self._debt = None
-        self._debt_of_commit = False
         self._limit = self._acknowledged + self.capacity
 
     def _put_all(self, pieces: Iterable[ReadableBuffer]) -> None:
@@ -519,12 +524,10 @@ class Producer(Half):
             self._take_back(count)
             if count:
                 self._publish(count)
-            if self._debt is None:
-                self._limit = self._acknowledged + self.capacity
-            elif not self._debt_of_commit or self.strict:
-                self._debt = self.sequence  # that of a write stays, whatever is published meanwhile
-            elif count:
+            if self._debt is None or (count and self._debt_of_commit and not self.strict):
                 self._settle()
+            else:
+                self._debt = self.sequence  # that of a write stays, whatever is published meanwhile
         except BaseException:
             if self._debt is None:
                 self._debt_of_commit = True
@@ -715,7 +718,7 @@ class Consumer(Half):
                 if self.sequence != start:
                     self._keep_first(target, self.sequence - start)
                 target.release()  # or the traceback would keep the caller's buffer
-            self._refuse_after(error)
+            self.refuse_after(error)
             raise
 
     def _copy_across_the_edge(self, target: memoryview, count: int) -> None:
@@ -751,7 +754,7 @@ class Consumer(Half):
                 "read on from the Receiver itself"
             )
 
-    def _refuse_after(self, error: BaseException) -> None:
+    def refuse_after(self, error: BaseException) -> None:
         """Let `readinto` and `readall` go no further, if bytes could be skipped: the error came in one of them."""
         broken = isinstance(error, (StreamAborted, SenderDied)) and not self.is_ready
         if not broken and not isinstance(error, TypeError):  # not a wrong buffer
@@ -786,7 +789,7 @@ class Consumer(Half):
             self.check_not_refused()
             return self.read(most)
         except BaseException as error:
-            self._refuse_after(error)
+            self.refuse_after(error)
             raise
 
     def readall(self) -> bytes:
@@ -795,7 +798,7 @@ class Consumer(Half):
             self.check_not_refused()
             return self.read_to_end()
         except BaseException as error:
-            self._refuse_after(error)
+            self.refuse_after(error)
             raise
 
     def read_to_end(self) -> bytes:
