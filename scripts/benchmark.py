@@ -426,6 +426,8 @@ class Pair:
     def round_trips(self, trip: RoundTrip, size: int, plan: Plan) -> Measured:
         """Seconds a round trip of `size` bytes."""
         seconds = plan.close_seconds if self.peer.label in CLOSE else plan.ping_seconds
+        if trip.setting.busy:
+            seconds = plan.busy_seconds
         pause = min(trip.pause, plan.longest_pause)
         median, p99 = self._both((ping, size, seconds, pause), (answer_pings, size))
         return {trip.what: median, trip.what + P99: p99}
@@ -750,7 +752,8 @@ def steps(plan: Plan) -> Iterator[Step]:
                     yield Step(trip.what, size, measure, setting, trip.by_all)
         for size in CROWDED_STREAMS.get(setting, ()):
             what = STREAM + setting.words
-            yield Step(what, size, methodcaller("stream", what, size, seconds), setting)
+            longer = plan.busy_seconds if setting.busy else seconds
+            yield Step(what, size, methodcaller("stream", what, size, longer), setting)
 
 
 def wanted_steps(plan: Plan) -> Iterator[Step]:
@@ -901,7 +904,10 @@ def main() -> int:
         child(arguments.child)
         return 0
     # Like Ctrl-C: leave the orderly way, with the children.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number and signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores one
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
     plan = replace(QUICK if arguments.quick else Plan(), only=arguments.only)
     if arguments.repeat:
         plan = replace(plan, repetitions=arguments.repeat)
