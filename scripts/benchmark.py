@@ -54,6 +54,7 @@ from benchmark_report import (
     ITEM_SIZE,
     LINE_SIZE,
     MEMCPY,
+    ONE_CORE,
     P99,
     PIPE_TO_PIPE,
     QUICK,
@@ -62,6 +63,7 @@ from benchmark_report import (
     ROUND_TRIPS,
     SETTINGS,
     STREAM,
+    TWO_CORES,
     WRITE_ITEMS,
     Plan,
     Results,
@@ -168,8 +170,8 @@ def ping(link: Link, size: int, seconds: float, pause: float) -> tuple[float, fl
     buffer = bytearray(size)
     send, receive_into, clock, sleep = link.send, link.receive_into, time.perf_counter, time.sleep
     taken = []
-    deadline = clock() + seconds
-    end = 0.0
+    end = clock()
+    deadline = end + seconds
     while end < deadline:
         if pause:
             sleep(pause)
@@ -432,10 +434,10 @@ class Pair:
         median, p99 = self._both((ping, size, seconds, pause), (answer_pings, size))
         return {trip.what: median, trip.what + P99: p99}
 
-    def pin(self, number: int) -> None:
-        """Have the writer and the reader each run on one of so many cores."""
-        chosen = cores()[:number]
-        self._both((run_on, chosen[:1]), (run_on, chosen[-1:]))
+    def part(self) -> None:
+        """Have the writer and the reader run on different cores."""
+        first, second = cores()[:2]
+        self._both((run_on, [first]), (run_on, [second]))
 
     def unpin(self) -> None:
         """Let them run on every core again."""
@@ -698,21 +700,23 @@ def prepared(plan: Plan) -> Iterator[dict[int, Job]]:
 
 
 @contextlib.contextmanager
-def connected(plan: Plan, results: Results) -> Iterator[dict[str, Pair]]:
+def connected(plan: Plan, results: Results, on_one_core: bool) -> Iterator[dict[str, Pair]]:
     """The pairs of all peers that there are and that are needed, by label."""
-    wanted = list(wanted_steps(plan))
+    wanted = [step for step in wanted_steps(plan) if (step.setting == ONE_CORE) == on_one_core]
+    idle = plan.has(IDLE) and not on_one_core
     pairs: dict[str, Pair] = {}
     patience = 0.0  # for the children, when something goes wrong here
     try:
         for peer in PEERS:
-            if not plan.has(IDLE) and not any(step.fits(peer) for step in wanted):
+            if not idle and not any(step.fits(peer) for step in wanted):
                 continue
             if reason := peer.missing():
                 results.missing[peer.label] = reason
                 continue
             progress(f"connecting {peer.label}")
             try:
-                pairs[peer.label] = Pair(peer)
+                with running_on(cores()[:1]) if on_one_core else contextlib.nullcontext():
+                    pairs[peer.label] = Pair(peer)
             except Failure as failure:
                 results.failed[peer.label] = f"connecting: {failure}"
             except Exception as error:  # whatever a package throws
@@ -722,6 +726,18 @@ def connected(plan: Plan, results: Results) -> Iterator[dict[str, Pair]]:
     finally:
         for pair in pairs.values():
             pair.close(patience)
+
+
+@contextlib.contextmanager
+def running_on(allowed: Sequence[int]) -> Iterator[None]:
+    """Run on these cores only, as do all processes that are started meanwhile."""
+    assert set_affinity
+    before = cores()
+    set_affinity(0, allowed)
+    try:
+        yield
+    finally:
+        set_affinity(0, before)
 
 
 class Step(NamedTuple):
@@ -757,7 +773,10 @@ def steps(plan: Plan) -> Iterator[Step]:
 
 
 def wanted_steps(plan: Plan) -> Iterator[Step]:
-    return (step for step in steps(plan) if plan.has(step.what, step.size))
+    """Those that the plan has, without those whose setting is not to be had."""
+    for step in steps(plan):
+        if plan.has(step.what, step.size) and not unavailable(step.setting):
+            yield step
 
 
 def unavailable(setting: Setting) -> str | None:
@@ -769,24 +788,25 @@ def unavailable(setting: Setting) -> str | None:
     return None
 
 
-def measure_pairs(plan: Plan, repetition: int, pairs: dict[str, Pair], results: Results) -> None:
+def measure_pairs(
+    plan: Plan, repetition: int, free: dict[str, Pair], together: dict[str, Pair], results: Results
+) -> None:
+    """Of the pairs on one core, which are `together`, and of those that are free to run on any."""
     for setting, group in itertools.groupby(wanted_steps(plan), key=lambda step: step.setting):
-        if reason := unavailable(setting):
-            results.missing[setting.words.removeprefix(", ")] = reason
-            continue
         with busy_cores() if setting.busy else contextlib.nullcontext():
             for step in group:
-                measure_step(step, repetition, pairs, results)
+                measure_step(step, repetition, together if setting == ONE_CORE else free, results)
 
 
 def measure_step(step: Step, repetition: int, pairs: dict[str, Pair], results: Results) -> None:
     for label, pair in list(pairs.items()):
         if step.fits(pair.peer):
             with dropped_if_failing(pair, row_name(step.what, step.size), pairs, results):
-                if step.setting.cores:
-                    pair.pin(step.setting.cores)
+                # mmapipc asks at its start how many processors it has: it had two then, and has now.
+                if step.setting == TWO_CORES:
+                    pair.part()
                 measured = step.measure(pair)
-                if step.setting.cores:
+                if step.setting == TWO_CORES:
                     pair.unpin()
                 for what, value in measured.items():
                     results.add(what, step.size, label, repetition, value)
@@ -845,12 +865,18 @@ def measure_scripts(plan: Plan, repetition: int, jobs: dict[int, Job], results: 
 def run(plan: Plan) -> Results:
     """Measure everything that is wanted."""
     results = Results()
-    if WINDOWS:
+    if WINDOWS and plan.script_rows():
         results.missing[CAT] = "not on Windows"
-    with prepared(plan) as jobs, connected(plan, results) as pairs:
+    for step in steps(plan):
+        if plan.has(step.what, step.size) and (reason := unavailable(step.setting)):
+            results.missing[step.setting.words.removeprefix(", ")] = reason
+    with contextlib.ExitStack() as stack:
+        jobs = stack.enter_context(prepared(plan))
+        pairs = stack.enter_context(connected(plan, results, on_one_core=False))
+        together = stack.enter_context(connected(plan, results, on_one_core=True))
         for repetition in range(plan.repetitions):
             progress(f"repetition {repetition + 1} of {plan.repetitions}")
-            measure_pairs(plan, repetition, pairs, results)
+            measure_pairs(plan, repetition, pairs, together, results)
             if plan.has(STREAM, MIB):
                 measure_memcpy(plan, repetition, results)
             if plan.has(DEATH):
@@ -916,7 +942,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     progress("")
-    if not results.values and not results.failed:
+    if not (results.values or results.failed or results.missing):
         print(f"nothing that is measured has {plan.only!r} in its name", file=sys.stderr)
         return 2
     print(report(plan, results))

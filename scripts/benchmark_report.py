@@ -44,7 +44,7 @@ class Setting(NamedTuple):
     """Where the two processes are, and what they have beside them."""
 
     words: str  # behind the name of what is measured there
-    cores: int = 0  # that they are pinned to, one each or both the same; 0: where the kernel puts them
+    cores: int = 0  # that they are pinned to, each or both to one; 0: where the kernel puts them
     busy: bool = False  # every core has other work
 
 
@@ -102,7 +102,7 @@ class Plan:
     busy_seconds: float = 0.5  # of all when the cores are busy: a processor is had for some ms at a time
     longest_pause: float = 1.0  # seconds before a ping, at most
     silence: float = 0.5  # seconds of it at least, before a silent peer is killed
-    idle_seconds: float = 10.0
+    idle_seconds: float = 20.0 if WINDOWS else 10.0  # Windows counts by 16 ms
     # So much that starting two interpreters is a small part; Windows has no peer for it, and slow pipes.
     script_bytes: int = 128 * MIB if WINDOWS else GIB
     small_files: tuple[int, ...] = (MIB, 16 * MIB) if WINDOWS else (MIB, 16 * MIB, 128 * MIB)
@@ -317,7 +317,9 @@ def first_line(plan: Plan) -> str:
 
 
 def grid(results: Results, columns: Mapping[str, tuple[str, int]], scale: float) -> str:
-    """A table of medians: a row for each peer that has one, a column for each (what, size); or nothing."""
+    """A table of medians: a row for each peer, a column for each (what, size), that have any; or nothing."""
+    measured = {(what, size) for what, size, _ in results.values}
+    columns = {head: column for head, column in columns.items() if column in measured}
     rows = []
     for label in (*(peer.label for peer in PEERS), *MEMCPY, CAT):
         medians = [results.median(what, size, label) for what, size in columns.values()]
