@@ -443,15 +443,18 @@ class Pair:
         """Let them run on every core again."""
         self._both((run_on, cores()), (run_on, cores()))
 
-    def death(self, silence: float) -> float:
-        """Kill the writer after so many seconds of silence; seconds until the reader is told."""
+    def death(self) -> Callable[[], float]:
+        """Let the reader wait; returns what kills the writer and gives the seconds until it is told."""
         writer, reader = self._ends
         reader.tell(await_death)
-        time.sleep(silence)
-        begin = time.perf_counter()
-        writer.kill()
-        self._answers([reader])
-        return time.perf_counter() - begin
+
+        def kill() -> float:
+            begin = time.perf_counter()
+            writer.kill()
+            self._answers([reader])
+            return time.perf_counter() - begin
+
+        return kill
 
     def idle(self, seconds: float) -> Callable[[], float]:
         """Let the reader wait; returns what gives the percent of a core that it took."""
@@ -831,18 +834,28 @@ def measure_idle(plan: Plan, pairs: dict[str, Pair], results: Results) -> None:
 
 
 def measure_death(plan: Plan, repetition: int, results: Results) -> None:
-    # At other moments each time, for one that looks every so often.
-    silence = plan.silence * (1 + repetition / plan.repetitions)
-    for peer in PEERS:
-        if peer.label in CLOSE and peer.label not in results.failed:
-            try:
-                pair = Pair(peer)
-                try:
-                    results.add(DEATH, 0, peer.label, repetition, pair.death(silence))
-                finally:
-                    pair.close(patience=0)
-            except Failure as failure:
-                results.failed[f"{DEATH}, {peer.label}"] = str(failure)
+    """One kill after the other; before, they are silent at the same time."""
+    pairs: dict[str, Pair] = {}
+    with contextlib.ExitStack() as stack:
+        for peer in PEERS:
+            if peer.label in CLOSE:
+                with failing(f"{DEATH}, {peer.label}", results):
+                    pairs[peer.label] = Pair(peer)
+                    stack.callback(pairs[peer.label].close, patience=0)
+        kills = {label: pair.death() for label, pair in pairs.items()}
+        # Another one each time, to catch those that look every so often at all moments.
+        time.sleep(plan.silence + 0.1 * repetition)
+        for label, kill in kills.items():
+            with failing(f"{DEATH}, {label}", results):
+                results.add(DEATH, 0, label, repetition, kill())
+
+
+@contextlib.contextmanager
+def failing(step: str, results: Results) -> Iterator[None]:
+    try:
+        yield
+    except (Failure, OSError) as failure:
+        results.failed[step] = str(failure)
 
 
 def measure_memcpy(plan: Plan, repetition: int, results: Results) -> None:
@@ -856,10 +869,8 @@ def measure_scripts(plan: Plan, repetition: int, jobs: dict[int, Job], results: 
             failed = f"{row_name(what, size)}, {label}"
             if what != row or label in results.missing or failed in results.failed:
                 continue
-            try:
+            with failing(failed, results):
                 results.add(what, size, label, repetition, rate_of(arrange, jobs[size]))
-            except (Failure, OSError) as failure:
-                results.failed[failed] = str(failure)
 
 
 def run(plan: Plan) -> Results:

@@ -96,12 +96,12 @@ class Plan:
     """How much is measured."""
 
     repetitions: int = 5
-    stream_seconds: float = 0.12
+    stream_seconds: float = 0.1
     close_seconds: float = 0.25  # of each manner of round trips, by those that are compared closely
     ping_seconds: float = 0.1  # and by the others
-    busy_seconds: float = 0.5  # of all when the cores are busy: a processor is had for some ms at a time
+    busy_seconds: float = 0.4  # of all when the cores are busy: a processor is had for some ms at a time
     longest_pause: float = 1.0  # seconds before a ping, at most
-    silence: float = 0.5  # seconds of it at least, before a silent peer is killed
+    silence: float = 1.5  # seconds of it at least, before a silent peer is killed
     idle_seconds: float = 20.0 if WINDOWS else 10.0  # Windows counts by 16 ms
     # So much that starting two interpreters is a small part; Windows has no peer for it, and slow pipes.
     script_bytes: int = 128 * MIB if WINDOWS else GIB
