@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """mmapipc side by side with the other ways to move bytes between two processes.
 
-    python3 scripts/benchmark.py [--quick] [--repeat N] [--json FILE] [--svg FILE]
+    python3 scripts/benchmark.py [--quick] [--repeat N] [--only WORD] [--json FILE] [--svg FILE]
 
 Each peer is a pair of processes that stay connected during the whole run: a
 writer, which streams and pings, and a reader, which takes and answers.  Every
@@ -12,7 +12,11 @@ median of these ratios with the lowest and the highest.
 A stream's time is from the first byte's sending until the writer has the
 reader's acknowledgement of the last.  How much is sent is found for each peer
 and size at the start, so that a fast peer and a slow one are measured for the
-same time, and then kept.
+same time, and then kept.  A round trip's time is from just before the writer's
+ping until it has the answer.
+
+mmapipc and os.pipe are also compared with both processes on one core, on two,
+and while every core has other work, which this starts and ends.
 """
 
 from __future__ import annotations
@@ -37,34 +41,45 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import methodcaller
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmark_peers import KIB, MIB, OURS, PEERS, SIZES, SPAWN, WINDOWS, Connection, Link, Peer, fresh_name
 from benchmark_report import (
-    AWAKE,
     CAT,
+    CLOSE,
+    CROWDED_STREAMS,
+    DEATH,
     FILE_TO_NULL,
     IDLE,
     ITEM_SIZE,
     LINE_SIZE,
     MEMCPY,
-    PARKED,
-    PING_SIZES,
+    ONE_CORE,
+    P99,
     PIPE_TO_PIPE,
     QUICK,
+    QUIET,
     READ_LINES,
+    ROUND_TRIPS,
+    SETTINGS,
     STREAM,
+    TWO_CORES,
     WRITE_ITEMS,
     Plan,
     Results,
+    RoundTrip,
+    Setting,
     as_json,
     chart,
+    cores,
     report,
-    show_size,
+    row_name,
 )
 
 SCRIPTS_FOLDER = Path(__file__).resolve().parent
 LINES = 100  # lines a write, items a list
+# Linux has it, and few others.
+set_affinity: Callable[[int, Sequence[int]], None] | None = getattr(os, "sched_setaffinity", None)
 LIMIT = 30.0  # seconds that any one thing a child is told to do may take
 
 
@@ -146,44 +161,56 @@ def line_of(size: int) -> bytes:
     return b"x" * (size - 1) + b"\n"
 
 
-def ping_awake(link: Link, size: int, rounds: int) -> float:
-    """Seconds that `rounds` round trips of `size` bytes take, one right after the other."""
+def ping(link: Link, size: int, seconds: float, pause: float) -> tuple[float, float]:
+    """Median and 99th percentile of the seconds of a round trip of `size` bytes.
+
+    For about so many seconds, and at least once; each ping comes after `pause` seconds.
+    """
     data = filled(size)
     buffer = bytearray(size)
-    send, receive_into = link.send, link.receive_into
-    begin = time.perf_counter()
-    for _ in itertools.repeat(None, rounds):
-        send(data)
-        left = size
-        while left > 0:
-            left -= receive_into(buffer)
-    return time.perf_counter() - begin
-
-
-def ping_parked(link: Link, size: int, rounds: int, pause: float) -> float:
-    """Seconds of the median round trip of `size` bytes, each `pause` seconds after the one before."""
-    data = filled(size)
-    buffer = bytearray(size)
+    send, receive_into, clock, sleep = link.send, link.receive_into, time.perf_counter, time.sleep
     taken = []
-    for _ in range(rounds):
-        time.sleep(pause)
-        begin = time.perf_counter()
-        link.send(data)
-        receive_all(link, buffer, size)
-        taken.append(time.perf_counter() - begin)
-    return statistics.median(taken)
+    end = clock()
+    deadline = end + seconds
+    while end < deadline:
+        if pause:
+            sleep(pause)
+        begin = clock()
+        send(data)
+        left = size
+        while left > 0:
+            left -= receive_into(buffer)
+        end = clock()
+        taken.append(end - begin)
+    send(bytes(size))  # the last one
+    receive_all(link, buffer, size)
+    ordered = sorted(taken[len(taken) // 10 :])  # the first tenth was to get warm
+    return statistics.median(ordered), ordered[math.ceil(0.99 * len(ordered)) - 1]
 
 
-def answer_pings(link: Link, size: int, rounds: int) -> None:
-    """The other side of the pings."""
+def answer_pings(link: Link, size: int) -> None:
+    """The other side of `ping`."""
     data = filled(size)
-    buffer = bytearray(size)
+    buffer = bytearray(data)
     send, receive_into = link.send, link.receive_into
-    for _ in itertools.repeat(None, rounds):
+    while buffer[0]:  # there are no zeros in any but the last
         left = size
         while left > 0:
             left -= receive_into(buffer)
         send(data)
+
+
+def await_death(link: Link) -> None:
+    """Wait for the other process to die: an error to some, to others the end of a file."""
+    with contextlib.suppress(OSError):
+        if link.receive_into(bytearray(1)):
+            raise ValueError("a silent peer sent something")
+
+
+def run_on(_: Link, allowed: Sequence[int]) -> None:
+    """Have this process run on these cores only."""
+    assert set_affinity
+    set_affinity(0, allowed)
 
 
 def wait_idle(link: Link) -> float:
@@ -256,17 +283,17 @@ class End:
 
     def __init__(self, peer: Peer, given: Any) -> None:
         self.control, control = multiprocessing.Pipe()
-        self._kill: Callable[[], object]
+        self.kill: Callable[[], object]
         self._wait: Callable[..., object]
         self._code: Callable[[], int | None]
         with control:
             if peer.spawned:
                 spawned = SPAWN.Process(target=serve, args=(control, peer.label, given), daemon=True)
                 spawned.start()
-                self._kill, self._wait, self._code = spawned.kill, spawned.join, lambda: spawned.exitcode
+                self.kill, self._wait, self._code = spawned.kill, spawned.join, lambda: spawned.exitcode
             else:
                 started = start_child(control.fileno(), given if peer.inherits else ())
-                self._kill, self._wait, self._code = started.kill, started.wait, lambda: started.returncode
+                self.kill, self._wait, self._code = started.kill, started.wait, lambda: started.returncode
                 self.control.send((peer.label, given))
 
     def tell(self, task: Callable[..., object], *arguments: object) -> None:
@@ -294,7 +321,7 @@ class End:
         """Wait until it has left, for so many seconds; then end it."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._wait(patience)
-        self._kill()  # does nothing to a process that has ended
+        self.kill()  # does nothing to a process that has ended
         self._wait()
 
 
@@ -315,6 +342,9 @@ def start_child(control: int, handles: Sequence[int]) -> subprocess.Popen[bytes]
     )
 
 
+Measured = dict[str, float]  # by what it is
+
+
 class Pair:
     """The writer and the reader of a peer, connected."""
 
@@ -327,20 +357,20 @@ class Pair:
                 to_writer, to_reader = peer.share(parents_handles) if peer.share else (None, None)
                 self._ends.append(End(peer, to_writer))
                 if peer.meet:
-                    (to_reader,) = self._answers()
+                    (to_reader,) = self._answers(self._ends)
                 self._ends.append(End(peer, to_reader))
-                self._answers()
+                self._answers(self._ends)
             # Not to be collected: multiprocessing would give that memory to the next peer.
             self._shared = to_writer, to_reader
         except BaseException:
             self.close(patience=0)
             raise
 
-    def _answers(self) -> list[Any]:
-        """One answer of each end; Failure as soon as one of them fails."""
+    def _answers(self, ends: Sequence[End]) -> list[Any]:
+        """One answer of each of these ends; Failure as soon as one of them fails."""
         results: dict[End, Any] = {}
         deadline = time.monotonic() + LIMIT
-        while awaited := [end for end in self._ends if end not in results]:
+        while awaited := [end for end in ends if end not in results]:
             controls = [end.control for end in awaited]
             ready = multiprocessing.connection.wait(controls, deadline - time.monotonic())
             if not ready:
@@ -348,69 +378,90 @@ class Pair:
             for end in awaited:
                 if end.control in ready:
                     results[end] = end.answer()
-        return [results[end] for end in self._ends]
+        return [results[end] for end in ends]
 
-    def _both(self, writers: tuple[Any, ...], readers: tuple[Any, ...]) -> float:
-        """Have both do these; returns the seconds that the writer took."""
+    def _both(self, writers: tuple[Any, ...], readers: tuple[Any, ...]) -> Any:
+        """Have both do these; returns what came of the writer's."""
         writer, reader = self._ends
         reader.tell(*readers)
         writer.tell(*writers)
-        seconds: float = self._answers()[0]
-        return seconds
+        return self._answers(self._ends)[0]
 
-    def _calibrated(self, what: str, task: Callable[[int, int], float], size: int, wanted: float) -> int:
+    def _rate(
+        self, what: str, tasks: tuple[Callable[..., object], ...], size: int, pieces: int, wanted: float
+    ) -> Measured:
+        """Bytes a second that these tasks of the writer and the reader move, over about `wanted` seconds.
+
+        They do it some times, `pieces` pieces of `size` bytes each time.
+        """
+
+        def seconds(count: int) -> float:
+            write, read = tasks
+            taken: float = self._both((write, size, count), (read, size, count))
+            return taken
+
+        count = self._calibrated((what, size), seconds, wanted)
+        return {what: size * pieces * count / seconds(count)}
+
+    def _calibrated(self, key: tuple[str, int], task: Callable[[int], float], wanted: float) -> int:
         """How often to do it for `wanted` seconds; warms the connection up when it finds out."""
-        key = what, size
         if key not in self._counts:
             count = 1
             # In growing steps: the first times are not like the later ones.
-            while (seconds := task(size, count)) < wanted / 2:
+            while (seconds := task(count)) < wanted / 2:
                 count = math.ceil(count * min(8, 0.8 * wanted / seconds))
             self._counts[key] = max(1, round(count * wanted / seconds))
         return self._counts[key]
 
-    def _stream(self, size: int, count: int) -> float:
-        return self._both((write_stream, size, count), (read_stream, size, count))
+    def stream(self, what: str, size: int, wanted: float) -> Measured:
+        """In writes of `size` bytes."""
+        return self._rate(what, (write_stream, read_stream), size, 1, wanted)
 
-    def _awake(self, size: int, rounds: int) -> float:
-        return self._both((ping_awake, size, rounds), (answer_pings, size, rounds))
+    def lines(self, what: str, size: int, wanted: float) -> Measured:
+        """Read in lines of `size` bytes."""
+        return self._rate(what, (write_lines, read_lines), size, LINES, wanted)
 
-    def stream(self, size: int, wanted: float) -> float:
-        """Bytes a second, in writes of `size` bytes, over about `wanted` seconds."""
-        count = self._calibrated(STREAM, self._stream, size, wanted)
-        return size * count / self._stream(size, count)
+    def items(self, what: str, size: int, wanted: float) -> Measured:
+        """Written in lists of items of `size` bytes."""
+        return self._rate(what, (write_items, read_items), size, LINES, wanted)
 
-    def lines(self, size: int, wanted: float) -> float:
-        """Bytes a second, read in lines of `size` bytes, over about `wanted` seconds."""
-        count = self._calibrated(READ_LINES, self._lines, size, wanted)
-        return size * LINES * count / self._lines(size, count)
+    def round_trips(self, trip: RoundTrip, size: int, plan: Plan) -> Measured:
+        """Seconds a round trip of `size` bytes."""
+        seconds = plan.close_seconds if self.peer.label in CLOSE else plan.ping_seconds
+        if trip.setting.busy:
+            seconds = plan.busy_seconds
+        pause = min(trip.pause, plan.longest_pause)
+        median, p99 = self._both((ping, size, seconds, pause), (answer_pings, size))
+        return {trip.what: median, trip.what + P99: p99}
 
-    def items(self, size: int, wanted: float) -> float:
-        """Bytes a second, written in lists of items of `size` bytes, over about `wanted` seconds."""
-        count = self._calibrated(WRITE_ITEMS, self._items, size, wanted)
-        return size * LINES * count / self._items(size, count)
+    def part(self) -> None:
+        """Have the writer and the reader run on different cores."""
+        first, second = cores()[:2]
+        self._both((run_on, [first]), (run_on, [second]))
 
-    def _lines(self, size: int, count: int) -> float:
-        return self._both((write_lines, size, count), (read_lines, size, count))
+    def unpin(self) -> None:
+        """Let them run on every core again."""
+        self._both((run_on, cores()), (run_on, cores()))
 
-    def _items(self, size: int, count: int) -> float:
-        return self._both((write_items, size, count), (read_items, size, count))
+    def death(self) -> Callable[[], float]:
+        """Let the reader wait; returns what kills the writer and gives the seconds until it is told."""
+        writer, reader = self._ends
+        reader.tell(await_death)
 
-    def awake(self, size: int, wanted: float) -> float:
-        """Seconds a round trip of `size` bytes, one right after the other, over about `wanted` seconds."""
-        rounds = self._calibrated(AWAKE, self._awake, size, wanted)
-        return self._awake(size, rounds) / rounds
+        def kill() -> float:
+            begin = time.perf_counter()
+            writer.kill()
+            self._answers([reader])
+            return time.perf_counter() - begin
 
-    def parked(self, size: int, rounds: int, pause: float) -> float:
-        """Seconds a round trip of `size` bytes, each after a pause of so many seconds."""
-        return self._both((ping_parked, size, rounds, pause), (answer_pings, size, rounds))
+        return kill
 
     def idle(self, seconds: float) -> Callable[[], float]:
         """Let the reader wait; returns what gives the percent of a core that it took."""
         writer, reader = self._ends
         reader.tell(wait_idle)
         writer.tell(end_idle, seconds)
-        return lambda: self._answers()[1]
+        return lambda: self._answers(self._ends)[1]
 
     def close(self, patience: float = 5.0) -> None:
         """End both processes, giving them so many seconds to do it themselves."""
@@ -419,6 +470,45 @@ class Pair:
         for end in self._ends:
             end.end(patience)
             end.control.close()
+
+
+# ---------------------------------------------------------------- other work
+
+# Without the site module, to start in little time.
+SMALL_PYTHON = (sys.executable, "-I", "-S", "-c")
+BUSY_WORK = """
+import os, sys, threading
+def leave():
+    os.read(0, 1)
+    os._exit(0)
+threading.Thread(target=leave, daemon=True).start()
+if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, [int(sys.argv[1])])
+os.write(1, b"b")
+while True:
+    pass
+"""
+
+
+@contextlib.contextmanager
+def busy_cores() -> Iterator[None]:
+    """Other work for every core.  It ends with this process too: its standard input does."""
+    processes: list[subprocess.Popen[bytes]] = []
+    try:
+        for core in cores():
+            command = [*SMALL_PYTHON, BUSY_WORK, str(core)]
+            pipe = subprocess.PIPE
+            processes.append(subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL))
+        for process in processes:
+            assert process.stdout
+            process.stdout.read(1)  # it has begun
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+        for process in processes:
+            with process:  # closes its pipes, and waits
+                pass
 
 
 # ---------------------------------------------------------------- memcpy
@@ -441,8 +531,7 @@ def memcpy(working_set: int, wanted: float) -> float:
 
 # ---------------------------------------------------------------- the scripts
 
-# Without the site module, to start in little time; they are on both sides alike.
-SMALL_PYTHON = (sys.executable, "-I", "-S", "-c")
+# These are on both sides alike.
 PRODUCER = """
 import os, sys
 left, piece = int(sys.argv[1]), b"\\xa5" * (1 << 17)
@@ -584,9 +673,10 @@ def rate_of(arrange: Arrange, job: Job) -> float:
 
 
 @contextlib.contextmanager
-def prepared(size: int) -> Iterator[Job]:
-    """A folder for everything that has a path, in memory where there is room; and the job."""
+def prepared(plan: Plan) -> Iterator[dict[int, Job]]:
+    """A folder for everything that has a path, in memory where there is room; and the jobs, by size."""
     memory = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
+    sizes = sorted({size for _, size in plan.script_rows()})
     with contextlib.ExitStack() as stack:
 
         def folder(place: Path | None) -> Path:
@@ -597,32 +687,39 @@ def prepared(size: int) -> Iterator[Job]:
 
         rings = folder(memory)
         os.environ["MMAPIPC_DIR"] = str(rings)  # so that what a killed child leaves goes with the folder
-        roomy = memory and shutil.disk_usage(memory).free > 2 * size
-        job = Job((rings if roomy else folder(None)) / "file", size, rings / "fifo")
-        with job.file.open("wb") as file:
-            for _ in range(size // MIB):
-                file.write(filled(MIB))
+        roomy = memory and shutil.disk_usage(memory).free > 2 * sum(sizes)
+        files = rings if roomy else folder(None)
+        jobs = {size: Job(files / f"file-{size}", size, rings / "fifo") for size in sizes}
+        for job in jobs.values():
+            with job.file.open("wb") as file:
+                for _ in range(job.size // MIB):
+                    file.write(filled(MIB))
         if not WINDOWS:
-            os.mkfifo(job.fifo)
-        yield job
+            os.mkfifo(rings / "fifo")
+        yield jobs
 
 
 # ---------------------------------------------------------------- the run
 
 
 @contextlib.contextmanager
-def connected(results: Results) -> Iterator[dict[str, Pair]]:
-    """The pairs of all peers that there are, by label."""
+def connected(plan: Plan, results: Results, on_one_core: bool) -> Iterator[dict[str, Pair]]:
+    """The pairs of all peers that there are and that are needed, by label."""
+    wanted = [step for step in wanted_steps(plan) if (step.setting == ONE_CORE) == on_one_core]
+    idle = plan.has(IDLE) and not on_one_core
     pairs: dict[str, Pair] = {}
     patience = 0.0  # for the children, when something goes wrong here
     try:
         for peer in PEERS:
+            if not idle and not any(step.fits(peer) for step in wanted):
+                continue
             if reason := peer.missing():
                 results.missing[peer.label] = reason
                 continue
             progress(f"connecting {peer.label}")
             try:
-                pairs[peer.label] = Pair(peer)
+                with running_on(cores()[:1]) if on_one_core else contextlib.nullcontext():
+                    pairs[peer.label] = Pair(peer)
             except Failure as failure:
                 results.failed[peer.label] = f"connecting: {failure}"
             except Exception as error:  # whatever a package throws
@@ -634,23 +731,88 @@ def connected(results: Results) -> Iterator[dict[str, Pair]]:
             pair.close(patience)
 
 
-def steps(plan: Plan) -> Iterator[tuple[str, int, Callable[[Pair], float]]]:
-    """What each repetition measures of every pair: (what, size in bytes, how)."""
+@contextlib.contextmanager
+def running_on(allowed: Sequence[int]) -> Iterator[None]:
+    """Run on these cores only, as do all processes that are started meanwhile."""
+    assert set_affinity
+    before = cores()
+    set_affinity(0, allowed)
+    try:
+        yield
+    finally:
+        set_affinity(0, before)
+
+
+class Step(NamedTuple):
+    """Something that each repetition measures of pairs."""
+
+    what: str
+    size: int  # bytes
+    measure: Callable[[Pair], Measured]
+    setting: Setting = QUIET
+    by_all: bool = False  # of all peers that have the size; otherwise of those that are compared closely
+
+    def fits(self, peer: Peer) -> bool:
+        return self.size in peer.sizes if self.by_all else peer.label in CLOSE
+
+
+def steps(plan: Plan) -> Iterator[Step]:
+    """All of them, in the order in which they are measured."""
+    seconds = plan.stream_seconds
     for size in SIZES:
-        yield STREAM, size, methodcaller("stream", size, plan.stream_seconds)
-    yield READ_LINES, LINE_SIZE, methodcaller("lines", LINE_SIZE, plan.stream_seconds)
-    yield WRITE_ITEMS, ITEM_SIZE, methodcaller("items", ITEM_SIZE, plan.stream_seconds)
-    for size in PING_SIZES:
-        yield AWAKE, size, methodcaller("awake", size, plan.awake_seconds)
-        yield PARKED, size, methodcaller("parked", size, plan.parked_rounds, plan.parked_pause)
+        yield Step(STREAM, size, methodcaller("stream", STREAM, size, seconds), by_all=True)
+    yield Step(READ_LINES, LINE_SIZE, methodcaller("lines", READ_LINES, LINE_SIZE, seconds))
+    yield Step(WRITE_ITEMS, ITEM_SIZE, methodcaller("items", WRITE_ITEMS, ITEM_SIZE, seconds))
+    for setting in SETTINGS:
+        for trip in ROUND_TRIPS:
+            if trip.setting == setting:
+                for size in trip.sizes:
+                    measure = methodcaller("round_trips", trip, size, plan)
+                    yield Step(trip.what, size, measure, setting, trip.by_all)
+        for size in CROWDED_STREAMS.get(setting, ()):
+            what = STREAM + setting.words
+            longer = plan.busy_seconds if setting.busy else seconds
+            yield Step(what, size, methodcaller("stream", what, size, longer), setting)
 
 
-def measure_pairs(plan: Plan, repetition: int, pairs: dict[str, Pair], results: Results) -> None:
-    for what, size, measure in steps(plan):
-        for pair in list(pairs.values()):
-            if pair.peer.has_files if what in (READ_LINES, WRITE_ITEMS) else size in pair.peer.sizes:
-                with dropped_if_failing(pair, f"{what}, {show_size(size)}", pairs, results):
-                    results.add(what, size, pair.peer.label, repetition, measure(pair))
+def wanted_steps(plan: Plan) -> Iterator[Step]:
+    """Those that the plan has, without those whose setting is not to be had."""
+    for step in steps(plan):
+        if plan.has(step.what, step.size) and not unavailable(step.setting):
+            yield step
+
+
+def unavailable(setting: Setting) -> str | None:
+    """Why nothing can be measured there, if so."""
+    if setting.cores and not set_affinity:
+        return "a process cannot be pinned on this system"
+    if setting.cores > len(cores()):
+        return "there is only one"
+    return None
+
+
+def measure_pairs(
+    plan: Plan, repetition: int, free: dict[str, Pair], together: dict[str, Pair], results: Results
+) -> None:
+    """Of the pairs on one core, which are `together`, and of those that are free to run on any."""
+    for setting, group in itertools.groupby(wanted_steps(plan), key=lambda step: step.setting):
+        with busy_cores() if setting.busy else contextlib.nullcontext():
+            for step in group:
+                measure_step(step, repetition, together if setting == ONE_CORE else free, results)
+
+
+def measure_step(step: Step, repetition: int, pairs: dict[str, Pair], results: Results) -> None:
+    for label, pair in list(pairs.items()):
+        if step.fits(pair.peer):
+            with dropped_if_failing(pair, row_name(step.what, step.size), pairs, results):
+                # mmapipc asks at its start how many processors it has: it had two then, and has now.
+                if step.setting == TWO_CORES:
+                    pair.part()
+                measured = step.measure(pair)
+                if step.setting == TWO_CORES:
+                    pair.unpin()
+                for what, value in measured.items():
+                    results.add(what, step.size, label, repetition, value)
 
 
 @contextlib.contextmanager
@@ -668,7 +830,32 @@ def measure_idle(plan: Plan, pairs: dict[str, Pair], results: Results) -> None:
     waiting = [(pair, pair.idle(plan.idle_seconds)) for pair in pairs.values()]
     for pair, percent in waiting:
         with dropped_if_failing(pair, IDLE, pairs, results):
-            results.add(IDLE, 1, pair.peer.label, 0, percent())
+            results.add(IDLE, 0, pair.peer.label, 0, percent())
+
+
+def measure_death(plan: Plan, repetition: int, results: Results) -> None:
+    """One kill after the other; before, they are silent at the same time."""
+    pairs: dict[str, Pair] = {}
+    with contextlib.ExitStack() as stack:
+        for peer in PEERS:
+            if peer.label in CLOSE:
+                with failing(f"{DEATH}, {peer.label}", results):
+                    pairs[peer.label] = Pair(peer)
+                    stack.callback(pairs[peer.label].close, patience=0)
+        kills = {label: pair.death() for label, pair in pairs.items()}
+        # Another one each time, to catch those that look every so often at all moments.
+        time.sleep(plan.silence + 0.1 * repetition)
+        for label, kill in kills.items():
+            with failing(f"{DEATH}, {label}", results):
+                results.add(DEATH, 0, label, repetition, kill())
+
+
+@contextlib.contextmanager
+def failing(step: str, results: Results) -> Iterator[None]:
+    try:
+        yield
+    except (Failure, OSError) as failure:
+        results.failed[step] = str(failure)
 
 
 def measure_memcpy(plan: Plan, repetition: int, results: Results) -> None:
@@ -676,29 +863,39 @@ def measure_memcpy(plan: Plan, repetition: int, results: Results) -> None:
         results.add(STREAM, MIB, label, repetition, memcpy(working_set, plan.stream_seconds))
 
 
-def measure_scripts(repetition: int, job: Job, results: Results) -> None:
-    for what, label, arrange in JOBS:
-        if label in results.missing or f"{what}, {label}" in results.failed:
-            continue
-        try:
-            results.add(what, job.size, label, repetition, rate_of(arrange, job))
-        except (Failure, OSError) as failure:
-            results.failed[f"{what}, {label}"] = str(failure)
+def measure_scripts(plan: Plan, repetition: int, jobs: dict[int, Job], results: Results) -> None:
+    for row, size in plan.script_rows():
+        for what, label, arrange in JOBS:
+            failed = f"{row_name(what, size)}, {label}"
+            if what != row or label in results.missing or failed in results.failed:
+                continue
+            with failing(failed, results):
+                results.add(what, size, label, repetition, rate_of(arrange, jobs[size]))
 
 
 def run(plan: Plan) -> Results:
-    """Measure everything."""
+    """Measure everything that is wanted."""
     results = Results()
-    if WINDOWS:
+    if WINDOWS and plan.script_rows():
         results.missing[CAT] = "not on Windows"
-    with prepared(plan.script_bytes) as job, connected(results) as pairs:
+    for step in steps(plan):
+        if plan.has(step.what, step.size) and (reason := unavailable(step.setting)):
+            results.missing[step.setting.words.removeprefix(", ")] = reason
+    with contextlib.ExitStack() as stack:
+        jobs = stack.enter_context(prepared(plan))
+        pairs = stack.enter_context(connected(plan, results, on_one_core=False))
+        together = stack.enter_context(connected(plan, results, on_one_core=True))
         for repetition in range(plan.repetitions):
             progress(f"repetition {repetition + 1} of {plan.repetitions}")
-            measure_pairs(plan, repetition, pairs, results)
-            measure_memcpy(plan, repetition, results)
-            measure_scripts(repetition, job, results)
-        progress("idle")
-        measure_idle(plan, pairs, results)
+            measure_pairs(plan, repetition, pairs, together, results)
+            if plan.has(STREAM, MIB):
+                measure_memcpy(plan, repetition, results)
+            if plan.has(DEATH):
+                measure_death(plan, repetition, results)
+            measure_scripts(plan, repetition, jobs, results)
+        if plan.has(IDLE):
+            progress("idle")
+            measure_idle(plan, pairs, results)
     return results
 
 
@@ -726,10 +923,16 @@ def parse_arguments() -> argparse.Namespace:
         "--quick", action="store_true", help="try everything, in seconds; the numbers mean little"
     )
     parser.add_argument("--repeat", type=positive, metavar="N", help="repetitions (default: 5, quick 2)")
+    parser.add_argument(
+        "--only", default="", metavar="WORD", help="only rows that have this in their name, like 'one core'"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured there")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="draw the streaming throughput there")
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.svg and arguments.only:
+        parser.error("--svg needs all streams: not with --only")
+    return arguments
 
 
 def main() -> int:
@@ -738,8 +941,11 @@ def main() -> int:
         child(arguments.child)
         return 0
     # Like Ctrl-C: leave the orderly way, with the children.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    plan = QUICK if arguments.quick else Plan()
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number and signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores one
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
+    plan = replace(QUICK if arguments.quick else Plan(), only=arguments.only)
     if arguments.repeat:
         plan = replace(plan, repetitions=arguments.repeat)
     try:
@@ -747,6 +953,9 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     progress("")
+    if not (results.values or results.failed or results.missing):
+        print(f"nothing that is measured has {plan.only!r} in its name", file=sys.stderr)
+        return 2
     print(report(plan, results))
     if arguments.json:
         arguments.json.write_text(as_json(plan, results) + "\n", encoding="utf-8")

@@ -32,7 +32,7 @@ if WINDOWS:
 else:
     from multiprocessing.connection import Connection as Connection
 
-KIB, MIB = 1 << 10, 1 << 20  # bytes
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30  # bytes
 SIZES = (1, 64, KIB, 4 * KIB, 64 * KIB, MIB)  # bytes a write
 SPAWN = multiprocessing.get_context("spawn")  # a fork would copy this process with all its connections
 
@@ -338,13 +338,12 @@ class Peer:
     inherits: bool = False
     spawned: bool = False
     sizes: Sequence[int] = SIZES
-    has_files: bool = False  # its links have lines and send_items
     missing: Callable[[], str | None] = lambda: None
 
 
 PEERS = (
-    Peer(OURS, share_names, open_channels, has_files=True),
-    Peer(PIPE, share_pipes, open_pipes, inherits=True, has_files=True),
+    Peer(OURS, share_names, open_channels),
+    Peer(PIPE, share_pipes, open_pipes, inherits=True),
     Peer("socketpair", share_socketpair, open_socket, inherits=True, missing=no_socketpair),
     Peer("TCP loopback", meet=meet_tcp),
     Peer("multiprocessing.Pipe", share_connections, open_connection, inherits=True),

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import NamedTuple
 
-from benchmark_peers import HANDSHAKE, KIB, MIB, OURS, PEERS, PIPE, SIZES, WINDOWS
+from benchmark_peers import GIB, HANDSHAKE, KIB, MIB, OURS, PEERS, PIPE, SIZES, WINDOWS
 
 import mmapipc
 
@@ -27,15 +27,68 @@ LINE_SIZE, ITEM_SIZE = 80, 20  # bytes
 STREAM = "stream"  # bytes a second
 READ_LINES = "lines, looped over"  # bytes a second
 WRITE_ITEMS = "items, by writelines"  # bytes a second
-AWAKE = "round trip, both awake"  # seconds
-PARKED = "round trip, parked each time"  # seconds
+ROUND_TRIP = "round trip"  # seconds; how so is added
+DEATH = "death of a silent peer"  # seconds until the other end is told
 IDLE = "idle"  # percent of a core
 FILE_TO_NULL = "scripts, file to null"  # bytes a second
 PIPE_TO_PIPE = "scripts, pipe to pipe"  # bytes a second
+P99 = ", p99"  # behind a round trip that is the median, if it is the 99th percentile
 
+CLOSE = (OURS, PIPE)  # the peers that everything is measured of
 CAT = "cat through a FIFO"
 MEMCPY_NEAR, MEMCPY_FAR = "memcpy, in the cache", "memcpy, over 64 MiB"
 MEMCPY = {MEMCPY_NEAR: MIB, MEMCPY_FAR: 64 * MIB}  # bytes of the working set
+
+
+class Setting(NamedTuple):
+    """Where the two processes are, and what they have beside them."""
+
+    words: str  # behind the name of what is measured there
+    cores: int = 0  # that they are pinned to, each or both to one; 0: where the kernel puts them
+    busy: bool = False  # every core has other work
+
+
+QUIET = Setting("")
+TWO_CORES = Setting(", on two cores", cores=2)
+ONE_CORE = Setting(", on one core", cores=1)
+BUSY = Setting(", cores busy", busy=True)
+SETTINGS = (QUIET, TWO_CORES, ONE_CORE, BUSY)
+
+
+class RoundTrip(NamedTuple):
+    """Round trips of one manner, and how many times faster than a pipe's we want ours."""
+
+    manner: str
+    pause: float  # seconds before each ping
+    least: float | None
+    least_p99: float | None = None
+    setting: Setting = QUIET
+    sizes: tuple[int, ...] = (64,)
+    by_all: bool = False  # measured of all peers
+
+    @property
+    def what(self) -> str:
+        return f"{ROUND_TRIP}, {self.manner}{self.setting.words}"
+
+
+SILENT = RoundTrip("1 s apart", 1, None)
+ROUND_TRIPS = (
+    RoundTrip("back to back", 0, 3.6, sizes=PING_SIZES, by_all=True),
+    RoundTrip("back to back", 0, 6.3, setting=TWO_CORES),
+    RoundTrip("back to back", 0, 0.8, setting=ONE_CORE),
+    RoundTrip("100 us apart", 100e-6, 0.6),
+    RoundTrip("1 ms apart", 1e-3, 0.6),
+    RoundTrip("20 ms apart", 0.02, 0.5, sizes=PING_SIZES, by_all=True),
+    *([SILENT] if WINDOWS else []),  # there a long wait is another than a short one, and was slow
+    RoundTrip("back to back", 0, 0.8, setting=BUSY),
+    RoundTrip("1 ms apart", 1e-3, 0.6, least_p99=0.3, setting=BUSY),
+)
+
+# How many times faster than a pipe's we want streams on few processors, by bytes a write.
+CROWDED_STREAMS = {
+    ONE_CORE: {64: 2.8, 4 * KIB: 2.7, MIB: 7.5},
+    BUSY: {64: 3.0, 4 * KIB: 2.8, MIB: 7.7},
+}
 
 
 @dataclass(frozen=True)
@@ -43,22 +96,39 @@ class Plan:
     """How much is measured."""
 
     repetitions: int = 5
-    stream_seconds: float = 0.15
-    awake_seconds: float = 0.1
-    parked_rounds: int = 6
-    parked_pause: float = 0.02  # seconds before each ping, for the other side to fall asleep
-    idle_seconds: float = 3.0
+    stream_seconds: float = 0.1
+    close_seconds: float = 0.25  # of each manner of round trips, by those that are compared closely
+    ping_seconds: float = 0.1  # and by the others
+    busy_seconds: float = 0.4  # of all when the cores are busy: a processor is had for some ms at a time
+    longest_pause: float = 1.0  # seconds before a ping, at most
+    silence: float = 1.5  # seconds of it at least, before a silent peer is killed
+    idle_seconds: float = 20.0 if WINDOWS else 10.0  # Windows counts by 16 ms
     # So much that starting two interpreters is a small part; Windows has no peer for it, and slow pipes.
-    script_bytes: int = 128 * MIB if WINDOWS else 1024 * MIB
+    script_bytes: int = 128 * MIB if WINDOWS else GIB
+    small_files: tuple[int, ...] = (MIB, 16 * MIB) if WINDOWS else (MIB, 16 * MIB, 128 * MIB)
+    only: str = ""  # in the names of the rows that are measured
+
+    def has(self, what: str, size: int = 0) -> bool:
+        """Whether that row is measured."""
+        return self.only in row_name(what, size)
+
+    def script_rows(self) -> list[tuple[str, int]]:
+        """What the scripts do: (what, size)."""
+        files = [(FILE_TO_NULL, size) for size in (*self.small_files, self.script_bytes)]
+        return [row for row in (*files, (PIPE_TO_PIPE, self.script_bytes)) if self.has(*row)]
 
 
 QUICK = Plan(
     repetitions=2,
     stream_seconds=0.01,
-    awake_seconds=0.01,
-    parked_rounds=2,
+    close_seconds=0.01,
+    ping_seconds=0.01,
+    busy_seconds=0.01,
+    longest_pause=0.02,
+    silence=0.01,
     idle_seconds=0.3,
     script_bytes=8 * MIB,
+    small_files=(MIB,),
 )
 
 
@@ -85,6 +155,11 @@ class Results:
         values = self.values.get((what, size, label))
         return statistics.median(values.values()) if values else None
 
+    def spread(self, what: str, size: int) -> Spread | None:
+        """Of ours."""
+        values = self.values.get((what, size, OURS))
+        return spread(list(values.values())) if values else None
+
     def advantage(self, what: str, size: int, label: str) -> Spread | None:
         """How many times better we are, over the repetitions that measured both."""
         ours = self.values.get((what, size, OURS), {})
@@ -92,9 +167,18 @@ class Results:
         ratios = [ours[repetition] / theirs[repetition] for repetition in ours if repetition in theirs]
         if not ratios:
             return None
-        if what in (AWAKE, PARKED):
-            ratios = [1 / ratio for ratio in ratios]
-        return Spread(statistics.median(ratios), min(ratios), max(ratios))
+        return spread([1 / ratio for ratio in ratios] if unit(what) == "s" else ratios)
+
+
+def spread(values: Sequence[float]) -> Spread:
+    return Spread(statistics.median(values), min(values), max(values))
+
+
+def unit(what: str) -> str:
+    """What it is measured in."""
+    if what == IDLE:
+        return "% of a core"
+    return "s" if what == DEATH or what.startswith(ROUND_TRIP) else "bytes/s"
 
 
 # ---------------------------------------------------------------- the report
@@ -109,22 +193,57 @@ class Target(NamedTuple):
     least: float
 
 
+class Limit(NamedTuple):
+    """What we want to stay below, whatever the others do."""
+
+    what: str
+    size: int
+    most: float
+    worst: float  # of all repetitions
+
+
 def targets(plan: Plan) -> list[Target]:
-    return [
+    wanted = [
         *(Target(STREAM, size, PIPE, 1.5 if size <= 4 * KIB else 4) for size in SIZES),
         *(Target(STREAM, MIB, label, 0.5) for label in MEMCPY),
+        *(
+            Target(STREAM + setting.words, size, PIPE, least)
+            for setting, sizes in CROWDED_STREAMS.items()
+            for size, least in sizes.items()
+        ),
         Target(READ_LINES, LINE_SIZE, PIPE, 1),
         Target(WRITE_ITEMS, ITEM_SIZE, PIPE, 5),
-        *(Target(AWAKE, size, PIPE, 30) for size in PING_SIZES),
-        *(Target(PARKED, size, PIPE, 1) for size in PING_SIZES),
+        *(
+            Target(trip.what + percentile, size, PIPE, least)
+            for trip in ROUND_TRIPS
+            for percentile, least in (("", trip.least), (P99, trip.least_p99))
+            for size in trip.sizes
+            if least
+        ),
         Target(FILE_TO_NULL, plan.script_bytes, CAT, 3),
         Target(PIPE_TO_PIPE, plan.script_bytes, CAT, 1.5),
         Target(STREAM, 1, HANDSHAKE, 50),
     ]
+    return [target for target in wanted if plan.has(target.what, target.size)]
+
+
+def limits(plan: Plan) -> list[Limit]:
+    idle = 0.1 if WINDOWS else 0.02
+    wanted = [Limit(DEATH, 0, 20e-3, 20e-3), Limit(IDLE, 0, idle, idle)]
+    if WINDOWS:
+        wanted.append(Limit(SILENT.what, 64, 0.5e-3, 5e-3))
+    return [limit for limit in wanted if plan.has(limit.what, limit.size)]
+
+
+def row_name(what: str, size: int) -> str:
+    """What a row is called: `stream, 64 KiB`."""
+    return f"{what}, {show_size(size)}" if size else what
 
 
 def show_size(size: int) -> str:
     """Bytes in the unit that fits: `64 KiB`."""
+    if size >= GIB:
+        return f"{size // GIB} GiB"
     if size >= MIB:
         return f"{size // MIB} MiB"
     if size >= KIB:
@@ -158,6 +277,12 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(line(cells) for cells in (head, rule, *rows))
 
 
+def cores() -> list[int]:
+    """The numbers of those that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return sorted(affinity(0)) if affinity else list(range(os.cpu_count() or 1))
+
+
 def machine() -> dict[str, object]:
     """What this ran on."""
     if WINDOWS:
@@ -170,11 +295,10 @@ def machine() -> dict[str, object]:
     else:
         about = os.uname()
         system = f"{about.sysname} {about.release} ({about.machine})"
-    affinity = getattr(os, "sched_getaffinity", None)
     return {
         "interpreter": f"{platform.python_implementation()} {platform.python_version()}",
         "platform": system,
-        "cores": len(affinity(0)) if affinity else os.cpu_count(),
+        "cores": len(cores()),
         "mmapipc": mmapipc.__version__,
     }
 
@@ -193,51 +317,128 @@ def first_line(plan: Plan) -> str:
 
 
 def grid(results: Results, columns: Mapping[str, tuple[str, int]], scale: float) -> str:
-    """A table of medians: a row for each peer that has one, a column for each (what, size)."""
+    """A table of medians: a row for each peer, a column for each (what, size), that have any; or nothing."""
+    measured = {(what, size) for what, size, _ in results.values}
+    columns = {head: column for head, column in columns.items() if column in measured}
     rows = []
     for label in (*(peer.label for peer in PEERS), *MEMCPY, CAT):
         medians = [results.median(what, size, label) for what, size in columns.values()]
         if any(median is not None for median in medians):
             rows.append([label, *(show(median, scale) for median in medians)])
-    return table(["peer", *columns], rows)
+    return table(["peer", *columns], rows) if rows else ""
+
+
+def round_trips(results: Results) -> str:
+    """How we and a pipe do: a row for each manner of them, medians and 99th percentiles; or nothing."""
+    rows = []
+    for trip in ROUND_TRIPS:
+        for size in trip.sizes:
+            cells = []
+            for what in (trip.what, trip.what + P99):
+                cells += [show(results.median(what, size, label), 1e6) for label in CLOSE]
+                cells.append(show_ratio(results.advantage(what, size, PIPE)))
+            if set(cells) != {"-"}:
+                rows.append([row_name(trip.what, size).removeprefix(f"{ROUND_TRIP}, "), *cells])
+    head = [f"{label}, {which}" for which in ("p50", "p99") for label in (*CLOSE, "ratio")]
+    return table([ROUND_TRIP, *head], rows) if rows else ""
+
+
+def file_times(plan: Plan, results: Results) -> str:
+    """How long the scripts and cat take for files of all sizes; or nothing."""
+    rows = []
+    for what, size in plan.script_rows():
+        if what == FILE_TO_NULL:
+            rates = [results.median(what, size, label) for label in (OURS, CAT)]
+            times = [show(rate and size / rate, 1e3) for rate in rates]
+            rows.append([show_size(size), *times, show_ratio(results.advantage(what, size, CAT))])
+    return table(["file", "send.py, receive.py", CAT, "ratio"], rows) if rows else ""
+
+
+def show_ratio(ratio: Spread | None) -> str:
+    return f"{show(ratio.median)} x" if ratio else "-"
 
 
 def target_row(results: Results, target: Target) -> list[str]:
-    size = "" if target.what.startswith("scripts") else f", {show_size(target.size)}"
-    what = f"{target.what}{size}, against {target.against}"
-    least = f"{target.least:g} x"
     ratio = results.advantage(target.what, target.size, target.against)
-    if ratio is None:
-        return [what, least, "-", "-", "not measured"]
-    verdict = "ok" if ratio.median >= target.least else "below"
-    return [what, least, f"{show(ratio.median)} x", f"{show(ratio.low)} to {show(ratio.high)}", verdict]
+    return [
+        f"{row_name(target.what, target.size)}, against {target.against}",
+        f"at least {target.least:g} x",
+        show_ratio(ratio),
+        show_spread(ratio),
+        "not measured" if not ratio else "ok" if ratio.median >= target.least else "below",
+    ]
+
+
+def limit_row(results: Results, limit: Limit) -> list[str]:
+    measured = results.spread(limit.what, limit.size)
+    scale, name = (1e3, "ms") if unit(limit.what) == "s" else (1, "%")
+    worst = f", worst {limit.worst * scale:g}" if limit.worst > limit.most else ""
+    return [
+        row_name(limit.what, limit.size),
+        f"at most {limit.most * scale:g} {name}{worst}",
+        f"{show(measured.median, scale)} {name}" if measured else "-",
+        show_spread(measured, scale),
+        "not measured" if not measured else "ok" if is_within(measured, limit) else "above",
+    ]
+
+
+def is_within(measured: Spread, limit: Limit) -> bool:
+    return measured.median <= limit.most and measured.high <= limit.worst
+
+
+def show_spread(measured: Spread | None, scale: float = 1) -> str:
+    return f"{show(measured.low, scale)} to {show(measured.high, scale)}" if measured else "-"
 
 
 def report(plan: Plan, results: Results) -> str:
     """Everything, for a person."""
     streams = {show_size(size): (STREAM, size) for size in SIZES}
-    latencies = {
-        f"{show_size(size)}, {manner}": (what, size)
-        for manner, what in (("awake", AWAKE), ("parked", PARKED))
-        for size in PING_SIZES
+    crowded = {
+        f"{show_size(size)}{setting.words}": (STREAM + setting.words, size)
+        for setting, sizes in CROWDED_STREAMS.items()
+        for size in sizes
     }
+    latencies = {
+        f"{show_size(size)}, {trip.manner}": (trip.what, size)
+        for trip in ROUND_TRIPS
+        if trip.by_all
+        for size in trip.sizes
+    }
+    small_things = ((READ_LINES, LINE_SIZE), (WRITE_ITEMS, ITEM_SIZE))
     scripts = {
         what.removeprefix("scripts, "): (what, plan.script_bytes) for what in (FILE_TO_NULL, PIPE_TO_PIPE)
     }
-    parts = [
-        first_line(plan),
-        "Streaming: MB/s (10^6 bytes a second) by bytes a write, medians",
-        grid(results, streams, 1e-6),
-        "Lines and small items: MB/s, medians (os.pipe: os.fdopen(fd, 'rb'), and os.write of each item)",
-        grid(results, {READ_LINES: (READ_LINES, LINE_SIZE), WRITE_ITEMS: (WRITE_ITEMS, ITEM_SIZE)}, 1e-6),
-        "Round trip: us, medians; parked: each ping comes after "
-        f"{plan.parked_pause * 1e3:g} ms of nothing, {plan.parked_rounds} a repetition",
-        grid(results, latencies, 1e6),
-        f"Idle: % of a core that a reader takes which waits for {plan.idle_seconds:g} s, once",
-        grid(results, {"%": (IDLE, 1)}, 1),
-        "Scripts end to end, with the start of every process: MB/s, medians",
-        grid(results, scripts, 1e-6),
+    tables = [
+        ("Streaming: MB/s (10^6 bytes a second) by bytes a write, medians", grid(results, streams, 1e-6)),
+        (
+            "Streaming on few processors: MB/s by bytes a write, medians; cores busy: each has other work",
+            grid(results, crowded, 1e-6),
+        ),
+        (
+            "Lines and small items: MB/s, medians (os.pipe: os.fdopen(fd, 'rb'), and os.write of each item)",
+            grid(results, {what: (what, size) for what, size in small_things}, 1e-6),
+        ),
+        (
+            "Round trip: us, medians; apart: each ping comes after so much of nothing",
+            grid(results, latencies, 1e6),
+        ),
+        (
+            "Round trip, beside a pipe: us, medians of the repetitions' medians (p50) and 99th percentiles "
+            "(p99; of less than a hundred pings the slowest); ratio: how many times faster mmapipc is",
+            round_trips(results),
+        ),
+        (
+            "A silent peer is killed: ms until the other end is told, medians",
+            grid(results, {"ms": (DEATH, 0)}, 1e3),
+        ),
+        (
+            f"Idle: % of a core that a reader takes which waits for {plan.idle_seconds:g} s, once",
+            grid(results, {"%": (IDLE, 0)}, 1),
+        ),
+        ("Scripts end to end, with the start of every process: MB/s, medians", grid(results, scripts, 1e-6)),
+        ("A file to null, with the start of every process: ms, medians", file_times(plan, results)),
     ]
+    parts = [first_line(plan), *itertools.chain.from_iterable(pair for pair in tables if pair[1])]
     for title, reasons in (("Not measured", results.missing), ("Failed", results.failed)):
         if reasons:
             parts.append(
@@ -245,17 +446,17 @@ def report(plan: Plan, results: Results) -> str:
                     f"{title}: {label}: {' '.join(reason.split())}" for label, reason in reasons.items()
                 )
             )
-    parts += [
-        "Targets: how many times faster mmapipc is; the median over the repetitions, lowest to highest",
-        table(
-            ["what", "at least", "measured", "spread", "verdict"],
-            [target_row(results, target) for target in targets(plan)],
-        ),
+    wanted = [
+        *(target_row(results, target) for target in targets(plan)),
+        *(limit_row(results, limit) for limit in limits(plan)),
     ]
+    if wanted:
+        parts += [
+            "Targets: how many times faster mmapipc is, or what it takes; the median over the repetitions, "
+            "lowest to highest",
+            table(["what", "wanted", "measured", "spread", "verdict"], wanted),
+        ]
     return "\n\n".join(parts)
-
-
-UNITS = {AWAKE: "s", PARKED: "s", IDLE: "% of a core"}  # of all others: bytes/s
 
 
 def as_json(plan: Plan, results: Results) -> str:
@@ -268,7 +469,7 @@ def as_json(plan: Plan, results: Results) -> str:
                 "what": what,
                 "size": size,
                 "peer": label,
-                "unit": UNITS.get(what, "bytes/s"),
+                "unit": unit(what),
                 "values": {str(repetition): value for repetition, value in values.items()},
             }
             for (what, size, label), values in results.values.items()
@@ -283,6 +484,16 @@ def as_json(plan: Plan, results: Results) -> str:
             }
             for target in targets(plan)
             for ratio in [results.advantage(target.what, target.size, target.against)]
+        ],
+        "limits": [
+            {
+                **limit._asdict(),
+                "unit": unit(limit.what),
+                "measured": measured and measured._asdict(),
+                "ok": measured and is_within(measured, limit),
+            }
+            for limit in limits(plan)
+            for measured in [results.spread(limit.what, limit.size)]
         ],
     }
     return json.dumps(document, indent=2)

@@ -376,5 +376,11 @@ class Commands(ReadmeTest):
         line = text.strip().replace("scripts/benchmark.svg", "chart.svg") + " --quick --repeat 1"
         code, out, err = self.shell(line).end()
         self.assertEqual(code, 0, err)
-        self.assertIn(b"| stream, 1 B, against os.pipe ", out)
+        for row in (
+            "stream, 1 B, against os.pipe",
+            "round trip, 1 ms apart, cores busy, p99, 64 B, against os.pipe",
+            "death of a silent peer",
+        ):
+            self.assertIn(f"| {row} ".encode(), out)
+        self.assertNotIn(b"Failed: ", out)
         self.assertTrue(Path("chart.svg").read_text().startswith("<svg"))
