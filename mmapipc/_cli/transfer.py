@@ -45,7 +45,12 @@ def receive(arguments: Namespace) -> None:
     with (
         Passing(arguments.limit_rate, arguments.hash) as passing,
         _progress(arguments, None) as progress,
-        Receiver(arguments.name, timeout=arguments.timeout, file=arguments.ring_file) as receiver,
+        Receiver(
+            arguments.name,
+            timeout=arguments.timeout,
+            file=arguments.ring_file,
+            wait_for_role=arguments.wait,
+        ) as receiver,
         # Only now: before the stream was ours, another receiver may have been writing to the file.
         streams.sink(path, arguments.ring_file) as sink,
         progress.following(receiver),
@@ -72,6 +77,7 @@ def _sender(arguments: Namespace, say: Callable[[str], None]) -> Sender:
         persist=arguments.persist,
         file=arguments.ring_file,
         on_lost=tell_of_lost,
+        wait_for_role=arguments.wait,
     )
 
 
