@@ -257,6 +257,10 @@ class Sender(_End):
     A file of another kind is left as it is; one whose last stream was taken is
     used again; Undelivered is raised when it has bytes that were not.
 
+    With `wait_for_role`, waits for a role that another sender has, instead of
+    raising RoleTaken.  Of several that wait, any may be the next.
+    (Nobody waits for a receiver of what that one left in a file: Undelivered.)
+
     A stream that is finished ends cleanly at the receiver.  One that is given
     up (`abort()`, a `with` block left by an exception, a Sender collected
     without `close()`, a killed process) gives the receiver every published
@@ -284,13 +288,16 @@ class Sender(_End):
         persist: bool = False,
         file: str | os.PathLike[str] | None = None,
         on_lost: Callable[[int], object] | None = None,
+        wait_for_role: bool = False,
     ) -> None:
         super().__init__(name)
         seconds = _seconds(name, timeout)
         capacity = operator.index(capacity)
         if not 1 <= capacity <= layout.LARGEST_CAPACITY:
             raise InvalidCapacity(f"{name}: a ring has at least 1 byte and at most 2**62, not {capacity}")
-        self._link = SendingLink(home(name, file), seconds, persistent=persist, on_lost=on_lost)
+        self._link = SendingLink(
+            home(name, file, wait_for_role), seconds, persistent=persist, on_lost=on_lost
+        )
         rendezvous.begin(self._link, capacity)
         # One call less on the hot path, and nothing before the first step that counts; the methods
         # below have the descriptions.
@@ -420,6 +427,9 @@ class Receiver(_End):
     With `file`, the path that the sender has, the sender may have gone already:
     what it left is read, and ends as it ended.
 
+    With `wait_for_role`, waits for a role that another receiver has, instead of
+    raising RoleTaken.  Of several that wait, any may be the next.
+
     Raises InvalidName, RoleTaken (the error names the other receiver's pid),
     ChannelTimeout, MemoryRefused, UnsafeMemory, LayoutError.
     """
@@ -428,10 +438,15 @@ class Receiver(_End):
     mode = "rb"
 
     def __init__(
-        self, name: str, *, timeout: float | None = None, file: str | os.PathLike[str] | None = None
+        self,
+        name: str,
+        *,
+        timeout: float | None = None,
+        file: str | os.PathLike[str] | None = None,
+        wait_for_role: bool = False,
     ) -> None:
         super().__init__(name)
-        self._link = ReceivingLink(home(name, file), _seconds(name, timeout))
+        self._link = ReceivingLink(home(name, file, wait_for_role), _seconds(name, timeout))
         rendezvous.attach(self._link)
         if type(self).readinto is Receiver.readinto:
             # One call less on the hot path; the method below has the description.

@@ -224,6 +224,7 @@ if TYPE_CHECKING:
         buffering: Literal[0],
         timeout: float | None = None,
         file: _Path | None = None,
+        wait_for_role: bool = False,
     ) -> Receiver: ...
     @overload
     def open(
@@ -233,6 +234,7 @@ if TYPE_CHECKING:
         buffering: int = -1,
         timeout: float | None = None,
         file: _Path | None = None,
+        wait_for_role: bool = False,
     ) -> BufferedReceiver: ...
     @overload
     def open(
@@ -245,6 +247,7 @@ if TYPE_CHECKING:
         newline: str | None = None,
         timeout: float | None = None,
         file: _Path | None = None,
+        wait_for_role: bool = False,
     ) -> TextReceiver: ...
     @overload
     def open(  # type: ignore[overload-overlap]
@@ -257,6 +260,7 @@ if TYPE_CHECKING:
         persist: bool = False,
         file: _Path | None = None,
         on_lost: _Lost | None = None,
+        wait_for_role: bool = False,
     ) -> Sender: ...
     @overload
     def open(
@@ -269,6 +273,7 @@ if TYPE_CHECKING:
         persist: bool = False,
         file: _Path | None = None,
         on_lost: _Lost | None = None,
+        wait_for_role: bool = False,
     ) -> BufferedSender: ...
     @overload
     def open(
@@ -284,6 +289,7 @@ if TYPE_CHECKING:
         persist: bool = False,
         file: _Path | None = None,
         on_lost: _Lost | None = None,
+        wait_for_role: bool = False,
     ) -> TextSender: ...
 
 

@@ -41,6 +41,19 @@ homes.Claiming.attempt = told
 mmapipc.Receiver(name)
 """
 
+# Says, of the next end that waits for a role, the pid of who has it.
+MEETS = """
+from mmapipc._meeting import homes
+attempt = homes.Claiming.attempt
+def told(self, role):
+    claimed = attempt(self, role)
+    if self.rival is not None:
+        homes.Claiming.attempt = attempt
+        say(self.rival)
+    return claimed
+homes.Claiming.attempt = told
+"""
+
 MMAPIPC = [sys.executable, "-m", "mmapipc"]
 
 _numbers = itertools.count(1)

@@ -187,6 +187,18 @@ class Endings(ChannelTest):
             self.check(self.receive("-o", target), 1, f"receiver already (pid {os.getpid()})")
             self.assertEqual(Path(target).read_bytes(), b"precious")
 
+    def test_with_wait_they_have_their_turn(self):
+        with self.both():
+            for start, role in ((self.send, "sender"), (self.receive, "receiver")):
+                told = f"another {role} (pid {os.getpid()}) still has the role after 0.1 s; end it or wait longer\n"
+                self.check(start("--wait", "--timeout", "0.1"), 4, told)
+        sent = [b"one", b"two", b"three"]
+        senders = [self.send("--wait", self.file(each)) for each in sent]
+        receivers = [self.receive("--wait") for _ in sent]
+        self.assertEqual(sorted(child.end() for child in receivers), sorted((0, each, "") for each in sent))
+        for child in senders:
+            self.assertEqual(child.end(), (0, b"", ""))
+
     def test_files_that_cannot_be_used(self):
         missing = str(self.folder / "missing" / "file")
         self.check(self.send(missing), 1, missing)

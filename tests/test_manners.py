@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import threading
 import time
 import unittest
 from pathlib import Path
@@ -403,9 +404,9 @@ class OnATerminal(TerminalTest):
 
     def test_otherwise_not(self):
         for redirections, *options in (
-            ('>"$0" 2>"$0"', "receive", self.name, "--timeout", "0.5"),
-            ('2>"$0"', "receive", self.name, "--timeout", "0.5", "--quiet"),
-            ('<"$0" 2>"$0"', "send", self.name, "--timeout", "0.5"),
+            ('>"$0" 2>"$0"', "receive", self.name, "--timeout", "0.3"),
+            ('2>"$0"', "receive", self.name, "--timeout", "0.3", "--quiet"),
+            ('<"$0" 2>"$0"', "send", self.name, "--timeout", "0.3"),
         ):
             with self.subTest(redirections=redirections):
                 child = self.on_terminal(redirections, *options)
@@ -415,6 +416,58 @@ class OnATerminal(TerminalTest):
                 os.write(self.slave, b"end\n")
                 shown = self.until("end\r\n")
                 self.assertRegex(shown, r"\A(typed\r\n)?mmapipc: [^\r]*\r\nend\r\n\Z")
+
+    def test_who_waits_for_long_says_so(self):
+        receiver = self.on_terminal('>"$0" 2>"$0"', "receive", self.name)
+        self.assertEqual(self.until("\n"), f"mmapipc: waiting for a sender on '{self.name}'\r\n")
+        sender = self.send(stdin=subprocess.PIPE)
+        sender.feed(b"hello\n")
+        self.assertEqual(self.until("\n"), "hello\r\n")
+        self.assertEqual((sender.end(), receiver.end()), ((0, b"", ""), (0, b"", "")))
+        for typed in (False, True):
+            redirections = ('>"$0"', '<"$0"')[typed] + ' 2>"$0"'
+            sender = self.on_terminal(redirections, "send", self.name, *([] if typed else [self.file(b"hello")]))
+            text = self.until(f"mmapipc: waiting for a receiver on '{self.name}'\r\n")
+            if typed:
+                os.write(self.master, b"hello\x04\x04")
+            self.assertEqual(self.receive().end(), (0, b"hello", ""))
+            self.assertEqual(sender.end(), (0, b"", ""))
+            os.write(self.slave, b"end\n")
+            self.assertEqual(self.until("end\r\n", text).count("mmapipc: "), 1)
+
+    def test_nor_is_it_said_where_nobody_wants_to_know(self):
+        waits = ("--timeout", "2.5")  # longer than what is told of
+        quiet = self.on_terminal('>"$0" 2>"$0"', "receive", self.name, *waits, "--quiet")
+        self.name += "-other"
+        piped = self.on_terminal('>"$0"', "receive", self.name, *waits)
+        told = "no sender came for 2.5 s; start one or wait longer"
+        self.assertEqual(piped.end(), (4, b"", f"mmapipc: {self.name}: {told}\n"))
+        self.assertEqual(quiet.end(), (4, b"", ""))
+        self.assertRegex(self.until("\n"), rf"\Ammapipc: [^\n]*: {told}\r\n\Z")
+
+    def test_who_waits_for_a_role_says_who_has_it(self):
+        for where in ([], ["--file", str(self.folder / "ring")]):
+            with self.subTest(where=where):
+                file = where[1] if where else None
+                with mmapipc.Sender(self.name, timeout=DEADLINE, file=file) as holder:
+                    has_it = rf"on '{self.name}' \(pid {os.getpid()} has it\)"
+                    # One that draws its progress, and one that does not.
+                    with mmapipc.Receiver(self.name, timeout=DEADLINE, file=file):
+                        receiver = self.on_terminal('2>"$0"', "receive", self.name, "--wait", *where)
+                        self.until(rf"\rwaiting for the receiver's role {has_it}")
+                        receiver.process.send_signal(signal.SIGINT)
+                        self.assertEqual(receiver.end()[0], by_signal(signal.SIGINT))
+                        self.until("interrupted\r\n")
+                        sender = self.on_terminal(
+                            '>"$0" 2>"$0"', "send", self.name, "--wait", "-B", "5", *where, self.file(b"hello")
+                        )
+                        self.until(rf"\Ammapipc: waiting for the sender's role {has_it}\r\n")
+                        holder.finish()
+                    # From here on the other one has the role.
+                if not where:
+                    self.until(rf"\Ammapipc: waiting for a receiver on '{self.name}'\r\n")
+                self.assertEqual(self.receive(*where).end(), (0, b"hello", ""))
+                self.assertEqual(sender.end(), (0, b"", ""))
 
     def test_it_fits_any_width_and_is_cleaned_up(self):
         for columns in (80, 40, 12):
@@ -505,6 +558,24 @@ class OnATerminal(TerminalTest):
         self.assertEqual(self.until("\r\n"), waiting)
         child.process.send_signal(signal.SIGTERM)
         self.assertEqual(child.end()[0], by_signal(signal.SIGTERM))
+
+
+class Blocked(ChannelTest):
+    def test_a_line_that_cannot_be_written_holds_nobody_up(self):
+        begun, ended = threading.Event(), threading.Event()
+        self.addCleanup(ended.set)
+
+        def tell(text):
+            begun.set()
+            ended.wait()
+
+        with mock.patch.object(progress, "tell", tell), mock.patch.object(progress, "PATIENCE", 0):
+            with progress.Watch(self.name, None, sends=True, waits_for_role=False) as watch:
+                with self.both() as (sender, receiver), watch.following(sender):
+                    watch.say("something")
+                    self.assertTrue(begun.wait(DEADLINE))
+                    sender.write(b"goes on")
+                    self.assertEqual(receiver.read(99), b"goes on")
 
 
 class Parts(unittest.TestCase):

@@ -3,11 +3,13 @@
 import os
 import signal
 import unittest
+from unittest import mock
 
 import mmapipc
-from mmapipc._system import system
+from mmapipc._system import names, system
+from mmapipc._system.claims import Claiming
 
-from .helpers import DEADLINE, WAITS, WINDOWS, ChannelTest, noise
+from .helpers import DEADLINE, MEETS, WAITS, WINDOWS, ChannelTest, eventually, noise
 
 HOLD = "say('there'); sys.stdin.read()\n"
 
@@ -64,6 +66,138 @@ except TimeoutError as error:
             sender.finish()
         self.exchange()
         child.feed(b"\n")
+
+
+class Turns(ChannelTest):
+    """Ends that wait for a role that another process has."""
+
+    def setUp(self):
+        super().setUp()
+        self.path = str(self.folder / "ring")
+
+    def each(self, check):
+        """Check each kind of end, in memory and in a file that is there."""
+        self.exchange(self.path)
+        for file in (None, self.path):
+            for kind in ("Sender", "Receiver"):
+                with self.subTest(kind=kind, file=file):
+                    check(kind, file)
+
+    def test_the_next_has_it_when_its_holder_leaves_or_is_killed(self):
+        def check(kind, file):
+            for is_killed in (False, True):
+                # Receivers follow each other in one stream.
+                sender = kind == "Receiver" and mmapipc.Sender(self.name, timeout=DEADLINE, persist=True, file=file)
+                opens = f"end = mmapipc.{kind}(name, timeout=60, file={file!r}"
+                first = self.python(f"{opens}); say('up'); sys.stdin.readline(); end.abort()", stdin=-1)
+                self.assertEqual(first.line(), "up")
+                then = "end.write(b'its own'); end.close()" if kind == "Sender" else "say(end.read())"
+                waiting = self.python(f"{MEETS}{opens}, wait_for_role=True); say('has it'); {then}; end.close()")
+                self.assertEqual(waiting.line(), str(first.pid))
+                if is_killed:
+                    first.kill()
+                else:
+                    first.feed(b"\n")
+                self.assertEqual(waiting.line(), "has it")
+                if sender:
+                    sender.write(b"its own")
+                    sender.close()
+                    self.assertEqual(waiting.line(), "b'its own'")
+                else:
+                    with mmapipc.Receiver(self.name, timeout=DEADLINE, file=file) as receiver:
+                        self.assertEqual(receiver.read(), b"its own")
+                self.assertEqual(waiting.end(), (0, b"", ""))
+
+        self.each(check)
+
+    def test_each_of_ten_has_its_turn(self):
+        # In a file, a sender would not wait until its stream is taken, and the next would be refused.
+        taken = "end.finish()\nwhile end.in_flight: time.sleep(0.001)\nend.close()"
+
+        def check(kind, file):
+            then = f"end.write(sys.argv[2].encode()); {taken}" if kind == "Sender" else "say(end.read().decode()); end.close()"
+            code = f"{MEETS}end = mmapipc.{kind}(name, timeout=60, file={file!r}, wait_for_role=True); {then}"
+            with mmapipc.Sender(self.name, timeout=DEADLINE, file=file) as sender:
+                with mmapipc.Receiver(self.name, timeout=DEADLINE, file=file) as receiver:
+                    many = [self.python(code, str(number)) for number in range(10)]
+                    for child in many:
+                        self.assertEqual(child.line(), str(os.getpid()))
+                    sender.finish()
+                    self.assertEqual(receiver.read(), b"")
+            came = []
+            for number in range(10):
+                if kind == "Sender":
+                    with mmapipc.Receiver(self.name, timeout=DEADLINE, file=file) as receiver:
+                        came.append(receiver.read().decode())
+                else:
+                    with mmapipc.Sender(self.name, timeout=DEADLINE, file=file) as sender:
+                        sender.write(str(number).encode())
+                        sender.finish()
+                        eventually(lambda: not sender.in_flight, "it is taken")
+            for child in many:
+                code, out, err = child.end()
+                self.assertEqual((code, err), (0, ""))
+                came += out.decode().split()
+            self.assertEqual(sorted(came), [str(number) for number in range(10)])
+
+        self.each(check)
+
+    def test_when_the_time_is_over_it_says_who_has_it(self):
+        def check(kind, file):
+            opens = f"end = mmapipc.{kind}(name, file={file!r}); sys.stdin.read()"
+            holder = self.python(WAITS.replace("mmapipc.Receiver(name)", opens), stdin=-1)
+            self.assertEqual(holder.line(), "claimed")
+            who = rf"{self.name}: another {kind.lower()} \(pid {holder.pid}\) still has the role"
+            for timeout in (0, 0.1):
+                with self.assertRaises(mmapipc.ChannelTimeout) as caught:
+                    getattr(mmapipc, kind)(self.name, timeout=timeout, file=file, wait_for_role=True)
+                self.assertRegex(str(caught.exception), rf"\A{who} after {timeout} s; end it or wait longer\Z")
+            with self.assertRaises(mmapipc.RoleTaken):
+                getattr(mmapipc, kind)(self.name, timeout=0, file=file)
+            for mode in ("w", "wb") if kind == "Sender" else ("r", "rb"):
+                with self.assertRaisesRegex(mmapipc.ChannelTimeout, who):
+                    mmapipc.open(self.name, mode, timeout=0, file=file, wait_for_role=True)
+            holder.kill()
+
+        self.each(check)
+        # Nobody has the role, but there is no stream.
+        for file in (None, str(self.folder / "missing")):
+            with self.assertRaisesRegex(mmapipc.ChannelTimeout, "no sender came for 0 s"):
+                mmapipc.Receiver(self.name, timeout=0, file=file, wait_for_role=True)
+
+    def test_who_is_interrupted_while_it_waits_leaves_nothing(self):
+        def check(kind, file):
+            with mmapipc.Sender(self.name, timeout=DEADLINE, file=file) as sender:
+                with mmapipc.Receiver(self.name, timeout=DEADLINE, file=file) as receiver:
+                    code = (
+                        "import signal, threading\n"
+                        "def press(): sys.stdin.readline(); signal.raise_signal(signal.SIGINT)\n"
+                        "threading.Thread(target=press, daemon=True).start()\n"
+                        f"try: mmapipc.{kind}(name, file={file!r}, wait_for_role=True)\n"
+                        "except KeyboardInterrupt: say('interrupted'); sys.stdin.readline()\n"
+                    )
+                    waiting = self.python(MEETS + code, stdin=-1)
+                    self.assertEqual(waiting.line(), str(os.getpid()))
+                    waiting.feed(b"\n")
+                    self.assertEqual(waiting.line(), "interrupted")
+                    sender.write(b"undisturbed")
+                    self.assertEqual(receiver.read(99), b"undisturbed")
+                    sender.finish()
+            # It still runs, and does not stand in the way.
+            self.assertEqual(os.listdir(self.memory), [])
+            self.exchange(file)
+            waiting.feed(b"\n")
+            self.assertEqual(waiting.end(), (0, b"", ""))
+
+        self.each(check)
+
+    def test_moments_of_leaving_do_not_add_up(self):
+        roles = mock.Mock(**{"attempt.return_value": None, "holder.side_effect": (None, 1234, None)})
+        claiming = Claiming(roles, True)
+        with mock.patch("time.monotonic", side_effect=(0.0, 3600.0)):
+            for rival in (None, 1234, None):
+                self.assertIsNone(claiming.attempt(names.SENDER))
+                self.assertEqual(claiming.rival, rival)
 
 
 class Deaths(ChannelTest):

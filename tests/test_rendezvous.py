@@ -161,6 +161,27 @@ class Openings(ChannelTest):
     def test_a_receiver_of_a_file(self) -> None:
         self.at_every_moment("Receiver", self.path)
 
+    def test_one_that_waits_for_a_role(self) -> None:
+        for kind, file in (("Sender", None), ("Receiver", None), ("Sender", self.path), ("Receiver", self.path)):
+
+            def waits() -> None:
+                with self.assertRaises(mmapipc.ChannelTimeout):
+                    getattr(mmapipc, kind)(self.name, timeout=0, file=file, wait_for_role=True)
+
+            with self.subTest(kind=kind, file=file), self.peer(kind, file):
+                holder = self.opener(kind, file)()
+                waits()
+                before = open_handles(), sorted(os.listdir(self.memory))
+                at, was_interrupted = 1, True
+                while was_interrupted:
+                    _, was_interrupted = interrupted(at, waits)
+                    self.assertEqual((open_handles(), sorted(os.listdir(self.memory))), before, at)
+                    at += STEP
+                self.assertGreater(at, 100)
+                holder.abort()
+            self.check_free(kind, file)
+            self.assertEqual(os.listdir(self.memory), [])
+
     @unittest.skipIf(WINDOWS, "POSIX only: a timer's signal")
     def test_at_any_time(self) -> None:
         came = False
@@ -279,6 +300,8 @@ class Often(ChannelTest):
                         for kind in (mmapipc.Sender, mmapipc.Receiver):
                             with self.assertRaises(mmapipc.RoleTaken):
                                 kind(self.name, timeout=0, file=file)
+                            with self.assertRaises(mmapipc.ChannelTimeout):
+                                kind(self.name, timeout=0, file=file, wait_for_role=True)
                     self.assertEqual(open_handles(), at_hand)
                     sender.finish()
             for _ in range(100):

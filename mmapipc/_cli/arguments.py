@@ -296,6 +296,11 @@ def _add_transfer_options(command: _Command) -> None:
         help="give up when the other end lets us wait for longer than this (default: wait)",
     )
     command.add_argument(
+        "--wait",
+        action="store_true",
+        help="when another process has this end of the channel, wait until it has left (default: fail)",
+    )
+    command.add_argument(
         "-L",
         "--limit-rate",
         "--rate-limit",

@@ -1,22 +1,30 @@
-"""How a transfer goes: one line on standard error that is drawn again and again."""
+"""How a transfer goes: a line on standard error that is drawn again and again, or only for whom it waits."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import sys
 import threading
 import time
 from collections.abc import Iterator
 
-from .._system import system
+from .._meeting.homes import home
+from .._system import RECEIVER, SENDER, system
 from ..channel import Receiver, Sender
-from ..errors import ReceiverLeft
+from ..errors import ChannelError, ReceiverLeft
 from .streams import PATIENCE, ReaderGone, tell, write_error
 from .terminal import Rate, cut, exactly, human, terminal_size, width
 
+TYPE_CHECKING = False  # as in typing, which is slow to import
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 _BETWEEN_REDRAWS = 0.1  # seconds
 _BETWEEN_LINES = 1.0  # seconds, where a line cannot be drawn over
+_BETWEEN_LOOKS = 0.5  # seconds, where only waits are told of
+_LONG = 1.0  # seconds: a wait is told of that takes longer
 
 # The parts of the line, in the order in which they are shown.  From a line that is too long
 # the part with the highest number is left out first.
@@ -47,22 +55,24 @@ def fitted(parts: dict[str, str], columns: int) -> str:
     return " ".join(parts[name] for name, _ in _PARTS if name in chosen)
 
 
-class Progress:
-    """Shows how one transfer goes, during the `with` block; then sums it up.
+class Watch:
+    """Tells for whom a transfer has waited for more than a second, during the `with` block.
 
-    `name` is the channel's.  `sends` tells whether this end is the sender.
-    `size` is how many bytes there will be, if that is known.  `kept` tells that
-    the ring is in a file, so a sender need not wait for a receiver.
+    `name` is the channel's, and `ring_file` the file that its ring is in, if it
+    is.  `sends` tells whether this end is the sender.  `waits_for_role` tells
+    that the end may have to wait for its role.
 
     All is written by a thread of its own: on a terminal that somebody has
     stopped it waits, and nobody else does.
     """
 
-    def __init__(self, name: str, *, sends: bool, size: int | None, kept: bool) -> None:
+    def __init__(self, name: str, ring_file: str | None, *, sends: bool, waits_for_role: bool) -> None:
         self._name = name
+        self._ring_file = ring_file
         self._sends = sends
-        self._size = size
-        self._kept = kept
+        self._role = SENDER if sends else RECEIVER
+        self._waits_for_role = waits_for_role
+        self._kept = ring_file is not None  # so a sender need not wait for a receiver
         self._end: Sender | Receiver | None = None
         self._ending = False  # this end moves no more bytes
         self._met = False  # the other end was there
@@ -72,23 +82,18 @@ class Progress:
         self._fill = 0.0
         self._rate = Rate()
         self._began = time.perf_counter()
-        self._waits_for = "the receiver of an earlier stream" if sends else "a sender"
-        self._drawn = ""
+        self._opening = self._waiting_for("the receiver of an earlier stream" if sends else "a sender")
+        self._waits = self._opening  # for whom, in words; nothing when it does not wait
         self._lock = threading.Lock()  # whoever looks holds it; nobody does who writes
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()  # None: it is over
         self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        with self._lock:
-            if kind is None:
-                self._bytes = self._moved  # the receiver has taken what was in flight
-            if self._end is not None and kind not in (ReceiverLeft, ReaderGone):  # after these we say nothing
-                self._lines.put(self._summary())
-            self._lines.put(None)
+        self._lines.put(None)
         self._thread.join(PATIENCE)
 
     @contextlib.contextmanager
@@ -113,25 +118,19 @@ class Progress:
         self._lines.put(text)
 
     def _run(self) -> None:
-        told = ""
-        stream = sys.stderr.fileno()
-        with system.redrawing(stream) as redrawing:
-            for text in self._texts(_BETWEEN_REDRAWS if redrawing else _BETWEEN_LINES):
-                if text:
-                    self._draw("")
-                    tell(text)
-                    continue
-                with self._lock:
-                    now = time.perf_counter()
-                    self._look(now)
-                    # Not in the last column, where terminals differ.
-                    line = self._line(now, terminal_size(stream)[0] - 1 if redrawing else sys.maxsize)
-                if redrawing:
-                    self._draw(line)
-                elif line != told:
-                    tell(f"{self._name}: {line}")
-                    told = line
-            self._draw("")
+        waits, since, told = self._waits, time.perf_counter(), False
+        for text in self._texts(_BETWEEN_LOOKS):
+            if text:
+                tell(text)
+                continue
+            with self._lock:
+                now = time.perf_counter()
+                self._look(now)
+                if self._waits != waits:
+                    waits, since, told = self._waits, now, False
+            if waits and not told and now - since > _LONG:
+                tell(waits)
+                told = True
 
     def _texts(self, seconds: float) -> Iterator[str]:
         """What is to be said, until it is over; and now and then nothing."""
@@ -147,17 +146,13 @@ class Progress:
                     return
                 yield text
 
-    def _draw(self, line: str) -> None:
-        if line or self._drawn:
-            blank = " " * (width(self._drawn) - width(line))
-            back = "" if line else "\r"
-            self._drawn = line
-            write_error(f"\r{line}{blank}{back}")
-
     def _look(self, now: float) -> None:
         """Look where the end is, and for whom it waits."""
         end = self._end
         if end is None:
+            pid = self._rival()
+            role = self._waiting_for(f"the {self._role}'s role")
+            self._waits = self._opening if pid is None else f"{role} (pid {pid} has it)"
             return
         try:
             moved = end.tell() - self._first
@@ -178,12 +173,73 @@ class Progress:
             waits = waits and in_flight == capacity
         if self._ending and self._met:
             waits = waits and in_flight > 0
-        self._waits_for = "a receiver" if waits else ""
+        self._waits = self._waiting_for("a receiver") if waits else ""
+
+    def _rival(self) -> int | None:
+        """The pid of another process that has the role which this one waits for, if it does."""
+        if self._waits_for_role:
+            # Should there be trouble, opening the end meets it too.
+            with contextlib.suppress(ChannelError):
+                pid = home(self._name, self._ring_file).roles.holder(self._role)
+                return None if pid == os.getpid() else pid
+        return None
+
+    def _waiting_for(self, whom: str) -> str:
+        return f"waiting for {whom} on {self._name!r}"
+
+
+class Progress(Watch):
+    """Shows how one transfer goes, during the `with` block; then sums it up.
+
+    `size` is how many bytes there will be, if that is known; for the rest see `Watch`.
+    """
+
+    def __init__(
+        self, name: str, ring_file: str | None, *, sends: bool, waits_for_role: bool, size: int | None
+    ) -> None:
+        super().__init__(name, ring_file, sends=sends, waits_for_role=waits_for_role)
+        self._size = size
+        self._drawn = ""
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        with self._lock:
+            if kind is None:
+                self._bytes = self._moved  # the receiver has taken what was in flight
+            if self._end is not None and kind not in (ReceiverLeft, ReaderGone):  # after these we say nothing
+                self._lines.put(self._summary())
+        super().__exit__(kind, *error)
+
+    def _run(self) -> None:
+        told = ""
+        stream = sys.stderr.fileno()
+        with system.redrawing(stream) as redrawing:
+            for text in self._texts(_BETWEEN_REDRAWS if redrawing else _BETWEEN_LINES):
+                if text:
+                    self._draw("")
+                    tell(text)
+                    continue
+                with self._lock:
+                    now = time.perf_counter()
+                    self._look(now)
+                    # Not in the last column, where terminals differ.
+                    line = self._line(now, terminal_size(stream)[0] - 1 if redrawing else sys.maxsize)
+                if redrawing:
+                    self._draw(line)
+                elif line != told:
+                    tell(f"{self._name}: {line}")
+                    told = line
+            self._draw("")
+
+    def _draw(self, line: str) -> None:
+        if line or self._drawn:
+            blank = " " * (width(self._drawn) - width(line))
+            back = "" if line else "\r"
+            self._drawn = line
+            write_error(f"\r{line}{blank}{back}")
 
     def _line(self, now: float, columns: int) -> str:
         elapsed = now - self._began
-        if self._waits_for:
-            told = f"waiting for {self._waits_for} on {self._name!r}"
+        if told := self._waits:
             passed = f"{human(self._bytes)} sent, " if self._bytes else ""
             return cut(passed + told if width(passed + told) <= columns else told, columns)
         mean = self._mean(elapsed)

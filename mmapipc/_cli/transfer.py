@@ -10,13 +10,13 @@ from ..channel import Receiver, Sender
 from ..errors import ChannelTimeout, ReceiverGone
 from . import streams
 from .passing import Passing, checksum_line
-from .streams import PIECE, OpenFile, ReaderGone, say
+from .streams import PIECE, OpenFile, ReaderGone, tell
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from .progress import Progress
+    from .progress import Watch
 
 
 def send(arguments: Namespace) -> None:
@@ -45,7 +45,12 @@ def receive(arguments: Namespace) -> None:
     with (
         Passing(arguments.limit_rate, arguments.hash) as passing,
         _progress(arguments, None) as progress,
-        Receiver(arguments.name, timeout=arguments.timeout, file=arguments.ring_file) as receiver,
+        Receiver(
+            arguments.name,
+            timeout=arguments.timeout,
+            file=arguments.ring_file,
+            wait_for_role=arguments.wait,
+        ) as receiver,
         # Only now: before the stream was ours, another receiver may have been writing to the file.
         streams.sink(path, arguments.ring_file) as sink,
         progress.following(receiver),
@@ -72,6 +77,7 @@ def _sender(arguments: Namespace, say: Callable[[str], None]) -> Sender:
         persist=arguments.persist,
         file=arguments.ring_file,
         on_lost=tell_of_lost,
+        wait_for_role=arguments.wait,
     )
 
 
@@ -123,8 +129,8 @@ def _digest_of(path: str, algorithm: str) -> str:
     return passing.digest
 
 
-class _NoProgress:
-    """Stands in for Progress where nobody is to see any."""
+class _NoWatch:
+    """Stands in for Watch where nobody is to see any."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self.say = say
@@ -135,17 +141,18 @@ class _NoProgress:
 
 def _progress(
     arguments: Namespace, source: OpenFile | None
-) -> contextlib.AbstractContextManager[Progress | _NoProgress]:
+) -> contextlib.AbstractContextManager[Watch | _NoWatch]:
     """Return what shows how the transfer goes; `source` is the sender's, and None for a receiver."""
     if arguments.quiet:
-        return contextlib.nullcontext(_NoProgress(lambda text: None))
-    wanted = arguments.progress or (streams.is_terminal(sys.stderr) and not streams.is_terminal(sys.stdout))
-    # Progress would be drawn over what somebody types.
-    typed = source is not None and source.file.isatty() and not arguments.progress
-    if not wanted or typed or sys.stderr is None:
-        return contextlib.nullcontext(_NoProgress(say))
-    from .progress import Progress  # most transfers start without it
+        return contextlib.nullcontext(_NoWatch(lambda text: None))
+    if sys.stderr is None or not (arguments.progress or streams.is_terminal(sys.stderr)):
+        return contextlib.nullcontext(_NoWatch(tell))
+    from .progress import Progress, Watch  # most transfers start without it
 
+    name, ring_file, sends, waits = arguments.name, arguments.ring_file, source is not None, arguments.wait
+    # Progress would be drawn over what somebody types, or what is received.
+    typed = source is not None and source.file.isatty()
+    if not arguments.progress and (typed or streams.is_terminal(sys.stdout)):
+        return Watch(name, ring_file, sends=sends, waits_for_role=waits)
     size = None if source is None else source.bytes_left()
-    kept = arguments.ring_file is not None
-    return Progress(arguments.name, sends=source is not None, size=size, kept=kept)
+    return Progress(name, ring_file, sends=sends, waits_for_role=waits, size=size)

@@ -81,11 +81,11 @@ class InMemory(_Home):
     kept = False  # whether the stream outlives both ends
     owner = 0  # see `layout`
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, waits_for_role: bool = False) -> None:
         super().__init__(name)
         self.place = system.place(name)
         self.roles = system.channel_roles(self.place)
-        self._claiming = Claiming(self.roles)
+        self.claiming = Claiming(self.roles, waits_for_role)
         self._lingered = 0
 
     @property
@@ -94,8 +94,8 @@ class InMemory(_Home):
         return self.place.location
 
     def claim(self, role: str) -> Claim | None:
-        """Take a role; None while somebody who has left, or who looks, has it for a moment.  Raises RoleTaken."""
-        return self._claiming.attempt(role)
+        """Take a role; None, or RoleTaken, while that cannot be: see `Claiming.attempt`."""
+        return self.claiming.attempt(role)
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[bool]:
@@ -152,21 +152,21 @@ class InFile(_Home):
 
     kept = True
 
-    def __init__(self, name: str, path: str) -> None:
+    def __init__(self, name: str, path: str, waits_for_role: bool = False) -> None:
         super().__init__(name)
         system.place(name)  # raises InvalidName
         self.owner = layout.owner(name)
         self.location = os.path.abspath(path)  # a process may change its directory
         self.place = Place(name, self.location)
         self.roles = system.file_roles(self.place)
-        self._claiming = Claiming(self.roles)
+        self.claiming = Claiming(self.roles, waits_for_role)
 
     def claim(self, role: str) -> Claim | None:
         """Take a role; None as `InMemory.claim`, and while there is no file, which a sender makes."""
         if role == SENDER:
             system.make(self.place)
         try:
-            return self._claiming.attempt(role)
+            return self.claiming.attempt(role)
         except NoSuchMapping:
             return None
 
@@ -280,6 +280,8 @@ class InFile(_Home):
         """Nothing: the file is the user's."""
 
 
-def home(name: str, file: str | os.PathLike[str] | None) -> InMemory | InFile:
+def home(name: str, file: str | os.PathLike[str] | None, waits_for_role: bool = False) -> InMemory | InFile:
     """Where the ring of that channel lives: in the file at that path, or in memory."""
-    return InMemory(name) if file is None else InFile(name, os.fsdecode(file))
+    if file is None:
+        return InMemory(name, waits_for_role)
+    return InFile(name, os.fsdecode(file), waits_for_role)

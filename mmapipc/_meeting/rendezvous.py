@@ -36,8 +36,11 @@ def attach(link: ReceivingLink) -> None:
     """Attach to a stream, once there is one that wants a receiver.  Raises ChannelTimeout."""
     with _undone(link):
         if not until(lambda: _attach(link), link.timeout, link.clock):
+            rival = _rival(link)
             raise ChannelTimeout(
-                f"{link.name}: no sender came for {link.timeout:g} s; start one or wait longer"
+                f"{link.name}: {rival} after {link.timeout:g} s; end it or wait longer"
+                if rival
+                else f"{link.name}: no sender came for {link.timeout:g} s; start one or wait longer"
             )
         link.join()
 
@@ -74,7 +77,9 @@ class _Beginning:
         """Begin; None while something is in the way."""
         link, home = self._link, self._home
         if not _has_role(link):
-            self.obstacle = "a process that is just leaving, or that looks, still has the role"
+            self.obstacle = (
+                _rival(link) or "a process that is just leaving, or that looks, still has the role"
+            )
             return None
         with home.changing() as allowed:
             found = home.find() if allowed else None
@@ -163,6 +168,12 @@ def _has_role(link: SendingLink | ReceivingLink) -> bool:
     if link.claim is None:
         link.claim = link.home.claim(link.role)
     return link.claim is not None
+
+
+def _rival(link: SendingLink | ReceivingLink) -> str:
+    """Who has the role that this end waits for, in words; nothing when nobody has."""
+    pid = link.home.claiming.rival if link.claim is None else None
+    return "" if pid is None else f"another {link.role} (pid {pid}) still has the role"
 
 
 def _is_at_home(link: SendingLink | ReceivingLink) -> bool:

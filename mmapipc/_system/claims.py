@@ -16,22 +16,29 @@ _TIDYING = 1.0  # seconds that a role may stay taken by somebody who has left, o
 class Claiming:
     """The attempts of one process to take a role."""
 
-    def __init__(self, roles: Roles) -> None:
+    def __init__(self, roles: Roles, waits: bool = False) -> None:
         self._roles = roles
+        self._waits = waits
+        self.rival: int | None = None  # the pid of who had the role at the last attempt
         self._since: float | None = None  # when somebody was met who has left, or who looks
 
     def attempt(self, role: str) -> Claim | None:
         """Take the role; None while somebody has it for a moment who has left, or who looks.
 
-        Raises RoleTaken, which names the pid of who has it, or MemoryRefused when the moment does not end.
+        None too while a `rival` has it, if this process waits for that; otherwise
+        raises RoleTaken, which names the pid.  MemoryRefused when the moment does not end.
         """
         place = self._roles.place
+        self.rival = None
         claim = self._roles.attempt(role)
         if claim is not None:
             self._since = None
             return claim
-        pid = self._roles.holder(role)
+        self.rival = pid = self._roles.holder(role)
         if pid is not None:
+            self._since = None
+            if self._waits:
+                return None
             raise RoleTaken(
                 f"{place.name}: there is a {role} already (pid {pid}); use another name or end it"
             )
