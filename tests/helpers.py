@@ -204,7 +204,8 @@ class ChannelTest(unittest.TestCase):
             child.dispose()
 
     def _check_leftovers(self) -> None:
-        self.assertEqual(os.listdir(self.memory), [])
+        # The bells of a ring in a file stay when both its ends are killed.
+        self.assertEqual([name for name in os.listdir(self.memory) if ".+" not in name], [])
         # Windows gives the name back a moment after the last process has gone.
         eventually(lambda: not self._exists(), "the channel's memory is gone")
 

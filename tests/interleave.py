@@ -127,18 +127,18 @@ class Machine:
         seen, self._seen = self._seen, {}
         return self.block_for_a_while(*seen.items())
 
-    def sleep(self, cell: Hashable, expected: Any) -> bool:
-        """A futex: return if the cell has another value, else sleep until `wake`.
+    def sleep(self, bell: Hashable, cell: Hashable, expected: Any) -> bool:
+        """Return if the bell has rung since the last sleep, else sleep until it rings.
 
-        The bound on the sleep ends it only if the cell has not changed or an
-        actor has died: any other change that nobody wakes for is to be found.
+        The bound on the sleep ends it only if the cell has still that value or
+        an actor has died: any other change that nobody rings for is to be found.
         Returns False when the others are all done.
         """
-        return bool(self.step("sleep", cell, expected))
+        return bool(self.step("sleep", bell, cell, expected))
 
-    def wake(self, cell: Hashable) -> bool:
-        """Wake who sleeps on the cell; return whether somebody did."""
-        return bool(self.step("wake", cell))
+    def ring(self, bell: Hashable) -> None:
+        """Wake who sleeps until that bell rings, or the next who would.  A full barrier."""
+        self.step("ring", bell)
 
     def follow(self, actor: int) -> None:
         """Until that actor is done."""
@@ -381,9 +381,9 @@ class _Life:
     def falling_asleep(self) -> _Life:
         return self._become(asleep=True)
 
-    def woken(self, cell: Hashable) -> _Life:
-        """Go on if asleep on that cell."""
-        return self.after(True) if self.asleep and self.pending and self.pending[1] == cell else self
+    def woken(self, bell: Hashable) -> _Life:
+        """Go on if asleep until that bell rings."""
+        return self.after(True) if self.asleep and self.pending and self.pending[1] == bell else self
 
     @_remembered
     def dying(self) -> _Life:
@@ -576,7 +576,7 @@ class Exploration:
                 for answer, others, changed in self._answers(i, pending, life, lives, memory):
                     yield (i, *pending, "->", answer), (_put(others, i, others[i].after(answer)), changed)
                 can_sleep = pending[0] == "sleep" and not (life.asleep or life.buffer)
-                if can_sleep and memory[pending[1]] == pending[2]:
+                if can_sleep and not memory[pending[1]]:
                     yield (i, *pending, "begins"), (_put(lives, i, life.falling_asleep()), memory)
 
     def _nobody_else_stores(self, i: int, cell: Hashable, lives: _Lives, memory: _Memory) -> bool:
@@ -648,18 +648,23 @@ class Exploration:
             elif self._others_are_done(i, lives):
                 yield False, _put(lives, i, life.ordered()), memory
         elif kind == "sleep":
-            unchanged = memory[arguments[0]] == arguments[1]
-            # Who dies after its store wakes nobody: then the bound ends the sleep.
-            if not life.buffer and (life.asleep == unchanged or any(other.dead for other in lives)):
+            bell, cell, expected = arguments
+            if life.buffer:
+                return
+            if not life.asleep:
+                if memory[bell]:
+                    yield True, lives, memory.after(bell, 0)
+            # Who dies after its store rings for nobody: then the bound ends the sleep.
+            elif memory[cell] == expected or any(other.dead for other in lives):
                 if self._others_are_done(i, lives):
                     yield False, _put(lives, i, life.ordered()), memory
                 else:
                     yield True, lives, memory
-        elif kind == "wake":
-            # The kernel has a full barrier before it looks for sleepers (futex/core.c).
+        elif kind == "ring":
+            # The kernel takes locks, each a full barrier, before it looks for sleepers.
             if not life.buffer:
                 woken = tuple(other.woken(arguments[0]) for other in lives)
-                yield woken != lives, woken, memory
+                yield None, woken, memory if woken != lives else memory.after(arguments[0], 1)
         elif kind == "follow":
             if lives[arguments[0]].done:
                 yield None, _put(lives, i, life.acquiring()), memory

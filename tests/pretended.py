@@ -14,12 +14,13 @@ from mmapipc._meeting import homes
 from mmapipc._meeting.waiting import Waiter
 from mmapipc._ring import layout, states
 from mmapipc._ring.states import Verdict
-from mmapipc._system import RECEIVER, SENDER
+from mmapipc._system import PEER, RECEIVER, SENDER
 
 from .interleave import CHANGER_CLAIM, RECEIVER_CLAIM, SENDER_CLAIM, Machine, Readable, Words, Writable
 
 TIMEOUT = 1e6  # seconds; far more than an end asks for the time
 CLAIMS = {SENDER: SENDER_CLAIM, RECEIVER: RECEIVER_CLAIM}
+BELLS = {SENDER: "the sender's bell", RECEIVER: "the receiver's bell"}
 NAME = "name"  # the cell with the number of the memory that has the channel's name
 NEXT = 1 << 12  # cells from one such memory to the next
 
@@ -60,33 +61,35 @@ class Mapped:
         kind = Writable if world.role == SENDER else Readable
         self.data = kind(world.machine, capacity, self._base)
 
-    def futex(self, word: int) -> Futex | None:
-        """The counter as something to sleep on."""
-        return Futex(self._world, self._base + word) if self._world.parking else None
-
     def close(self) -> None:
         """Nothing."""
 
 
-class Futex:
-    """A counter as something to sleep on."""
+class Bells:
+    """The bells of both ends; the peer may be any of its role, one after the other."""
 
-    def __init__(self, world: World, cell: int) -> None:
+    def __init__(self, world: World) -> None:
         self._world = world
-        self._cell = cell
 
-    def wait(self, expected: int, seconds: float) -> None:
-        """Sleep."""
-        self._world.others_left(self._world.machine.sleep(self._cell, expected))
+    def sleep(self, seconds: float, events: int = 1) -> None:
+        """Sleep until it rings."""
+        world = self._world
+        half = world.link.half
+        counter = first_cell(world.link.mapped.number) + half.peer_counter
+        world.others_left(world.machine.sleep(BELLS[world.role], counter, half.awaited))
 
-    def wake(self) -> bool:
+    def ring(self) -> None:
         """Wake who sleeps."""
-        return self._world.machine.wake(self._cell)
+        self._world.machine.ring(BELLS[PEER[self._world.role]])
 
-    def fence(self) -> None:
-        """A barrier of all actors."""
-        if self._world.fence:
-            self._world.machine.barrier_everywhere()
+    def watch(self, pid: int) -> None:
+        """Nothing: whoever sleeps wakes when somebody has died."""
+
+    def drain(self) -> None:
+        """Nothing: one ring is as good as many."""
+
+    def close(self) -> None:
+        """Nothing."""
 
 
 class Claim:
@@ -99,6 +102,10 @@ class Claim:
         """The pid of who has that role."""
         actor = self._world.machine.load(CLAIMS[role])
         return self._world.pids[actor - 1] if actor else None
+
+    def bells(self) -> Bells | None:
+        """The bells, if they are had here."""
+        return Bells(self._world) if self._world.parking else None
 
     def stands(self) -> bool:
         """True: nobody removes the file."""
@@ -141,7 +148,7 @@ class World:
         self.kept = kept
         self.ordered = ordered
         self.parking = parking
-        self.fence = fence
+        self._fences = fence
         self._excludes = excludes
         self._now = 0.0
         self._others = True
@@ -227,6 +234,11 @@ class World:
         self._now += 1
         return self._now
 
+    def fence(self) -> None:
+        """A barrier of all actors."""
+        if self._fences:
+            self.machine.barrier_everywhere()
+
     def give_way(self) -> None:
         """Nothing: others run anyway."""
 
@@ -279,6 +291,10 @@ class CheckpointWaiter(Waiter):
     """
 
     _clock: Any
+
+    def rest(self, known: int) -> int:
+        """Nothing here: what it learns would make too many histories.  It parks as `park` does."""
+        return known
 
     def until_moved(self, *arguments: Any) -> Any:
         self._clock.begin_to_wait()

@@ -832,8 +832,8 @@ class Channels(MappingTest):
                 return made.created and bytes(made.buf) == bytes(10)
 
         eventually(created, "the name is new") if WINDOWS else self.assertTrue(created())
-        for file in os.listdir(self.memory):  # of the roles, which the next sender takes over
-            self.assertTrue(file.endswith("+roles"))
+        for file in os.listdir(self.memory):  # of the roles, and the bells, which the next sender takes over
+            self.assertRegex(file, r"\+roles$|-bell$")
         with self.both() as (sender, receiver):
             sender.write(b"new")
             self.assertEqual(receiver.read(9), b"new")

@@ -19,7 +19,7 @@ TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .._system.contract import Claim, Futex, Memory, Observed
+    from .._system.contract import Claim, Memory, Observed
 
 _LINGER = 60  # looks, in growing steps about 5 s, at memory that nobody is attached to
 
@@ -32,11 +32,6 @@ class Mapped:
         with memoryview(self.mapping) as whole:
             self.words = whole[: layout.HEADER_SIZE].cast("Q")
             self.data = whole[layout.HEADER_SIZE :]
-
-    def futex(self, word: int) -> Futex | None:
-        """The counter in that word of the header as something to sleep on, or None."""
-        system.join_fences()
-        return system.futex(self.mapping, word * 8)
 
     def close(self) -> None:
         """Let go of it.  A slice that the user made of a view keeps the memory until it is collected."""

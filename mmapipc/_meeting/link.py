@@ -7,10 +7,12 @@ peer as exceptions.
 
 from __future__ import annotations
 
-from .._ring import layout
+import os
+
+from .._ring import layout, ring
 from .._ring.ring import Consumer, Producer
 from .._ring.states import Verdict
-from .._system import PEER, RECEIVER, SENDER
+from .._system import PEER, RECEIVER, SENDER, system
 from ..errors import (
     ChannelTimeout,
     LayoutError,
@@ -29,10 +31,13 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from .._ring.ring import Half
-    from .._system.contract import Claim, Memory
+    from .._system.contract import Bells, Claim, Memory
     from .homes import InFile, InMemory, Mapped
 
     _Half = TypeVar("_Half", bound=Half)
+
+# A test runs everything without them too: nothing depends on a ring.
+_WITH_BELLS = "MMAPIPC_NO_BELLS" not in os.environ
 
 
 class Link:
@@ -45,16 +50,17 @@ class Link:
     def __init__(self, home: InMemory | InFile, timeout: float | None, clock: Clock = CLOCK) -> None:
         self.home = home
         self.name = home.name
-        self.timeout = timeout
+        self._timeout = timeout
         self.clock = clock
         self.claim: Claim | None = None
         self.memory: Memory | None = None
         self.mapped: Mapped | None = None
+        self.bells: Bells | None = None
 
     def _join(self, kind: type[_Half], **options: bool) -> _Half:
         """Make this end's half of the ring in `mapped`, and its waiter."""
         mapped, home = self.mapped, self.home
-        assert mapped is not None
+        assert mapped is not None and self.claim is not None
         half = kind(
             mapped.words,
             mapped.data,
@@ -64,10 +70,21 @@ class Link:
             link=self,
             **options,
         )
-        self.waiter = Waiter(
-            half, mapped.futex(half.own_counter), mapped.futex(half.peer_counter), self.clock
-        )
+        self.bells = self.claim.bells() if _WITH_BELLS else None
+        self.waiter = Waiter(half, self.bells, self.clock, system.join_fences())
+        self.waiter.limit(self._timeout)
+        half.rest = self.waiter.rest  # type: ignore[method-assign]
         return half
+
+    @property
+    def timeout(self) -> float | None:
+        """The most seconds that each wait takes; None: as long as it takes."""
+        return self._timeout
+
+    @timeout.setter
+    def timeout(self, timeout: float | None) -> None:
+        self._timeout = timeout
+        self.waiter.limit(timeout)
 
     @property
     def is_joined(self) -> bool:
@@ -89,15 +106,21 @@ class Link:
         Whoever got the role since then has another, or is about to say that
         its predecessor died.
         """
-        assert self.mapped is not None
-        return self.peer_of(self.mapped.words)
+        assert self.mapped is not None and self.claim is not None
+        pid = self.claim.holder(PEER[self.role])
+        if pid is None or pid != self._pid_of_peer(self.mapped.words):
+            return False
+        self.waiter.watch(pid)
+        return True
 
     def peer_of(self, words: memoryview) -> bool:
         """`peer_lives`, for the stream of which these are the header's words."""
         assert self.claim is not None
-        peer = PEER[self.role]
+        return self.claim.holder(PEER[self.role]) == self._pid_of_peer(words)
+
+    def _pid_of_peer(self, words: memoryview) -> int:
         sender, receiver = layout.load_pids(words, self.name)
-        return self.claim.holder(peer) == (sender if peer == SENDER else receiver)
+        return sender if self.role == RECEIVER else receiver
 
     def poll(self, timeout: float | None) -> bool:
         """Whether to move a byte would not wait, be it for an error; waits for that so many seconds at most."""
@@ -119,16 +142,25 @@ class Link:
 
     def hail(self) -> None:
         """Let a peer that sleeps see that a state has changed."""
-        if self.half.called == layout.PARKED:
-            self.waiter.wake()
+        calls = self.half.called
+        if calls & layout.PARKED:
+            self.answer(calls)
 
     def answer(self, calls: int) -> None:
         """Do what the peer wants, whose calls are these."""
-        if calls == layout.PARKED and self.waiter.wake():
-            # It may be on this very processor.
-            self.clock.give_way()
-        else:
+        if not calls & layout.PARKED:
             self._unheard(calls)
+            return
+        try:
+            self.waiter.bells.ring()
+        except BlockingIOError:
+            pass  # there are rings enough
+        self.half.rung = calls
+        if ring.wrote or self.role == RECEIVER:
+            # A stream: this process writes on, or the ring was full.  The peer may be on this very
+            # processor; while it runs, the caches still have what the two pass on.
+            self.clock.give_way()
+        ring.rang = True
 
     def _unheard(self, calls: int) -> None:
         """The peer has called, and does not sleep."""
@@ -146,6 +178,7 @@ class Link:
 
         `error` is why this end did not open; memory that is not ours stays.
         """
+        bells, self.bells = self.bells, None
         memory, self.memory = self.memory, None
         claim, self.claim = self.claim, None
         try:
@@ -155,6 +188,8 @@ class Link:
             self.unmap(reason)
         finally:
             try:
+                if bells is not None:
+                    bells.close()
                 if memory is not None:
                     memory.close()
             finally:
@@ -164,7 +199,9 @@ class Link:
     def disown(self, reason: str) -> None:
         """In a forked child: let go of everything without a word to the peer."""
         self.unmap(reason)
-        self.memory = self.claim = None
+        if self.bells is not None:
+            self.bells.close()
+        self.bells = self.memory = self.claim = None
 
 
 class SendingLink(Link):

@@ -1,35 +1,48 @@
-"""Waiting for the other end: spin, yield, then park or sleep.
+"""Waiting for the other end: look, yield, then park.
 
-A ring looks by itself, as often as its `looks` say, before it comes here.
-Whether looking longer would have paid lately decides how often it will the
-next time.
-
-Parking (Linux: a futex on the peer's counter) is a handshake of two words.
+Parking is a handshake of two words.  The bell (see `contract.Bells`) is a hint:
+only the counter, and the state, say what there is.
 
     the end that waits                    its peer
     ------------------------------------  -----------------------------------
-    store calls = PARKED                  store counter
+    store calls = parked at the counter   store counter
+      that it knows
     full barrier                          full barrier
-    load counter and state; go on if      load calls; if PARKED, wake
-      there is something to do
-    sleep, if the counter is still that
+    load counter and state; go on if      load calls; if parked, and not yet
+      there is something to do              rung for just these calls, ring
+    sleep until the bell rings
+    store calls = 0
 
 With both barriers, either the peer sees the call or the waiting end sees the
-counter; and the kernel compares the counter once more before it sleeps.  The
-peer's barrier would be on its hot path, so the waiting end makes both: the
-system call membarrier(2) runs one on every processor that a peer runs on.
-Where it is missing, and in the one case the counter does not show (the stream
-ends just between look and sleep), a wake-up can be missed; every park is
-bounded, so that costs latency and no more.
+counter.  The peer's barrier would be on its hot path, so the waiting end makes
+both: the system call membarrier(2) runs one on every processor that a peer runs
+on.  A bell remembers a ring that comes before the sleep.  Where membarrier is
+missing, a ring can be missed; every park is bounded, so that costs latency and
+no more.
+
+The calls say which counter the end knows, so that one park is rung for once and
+the next again: who was rung for has seen, or will see when it wakes, a later
+counter, and can never park at the same one again.
+
+Who waits for an answer waits in another way than who takes a stream:
+
+- `rest`: a process that has written since it last waited has a peer that is to
+  answer.  Looks and yields are worth their time only as far as they have ended
+  such waits lately.  On a busy machine a yield gives the processor to a
+  stranger, for milliseconds: then this end parks at once, for many waits.
+- `until_moved`: a process that only reads, or only writes, lets bytes gather
+  while it yields, and moves more at once.
 """
 
 from __future__ import annotations
 
 import _thread  # not threading, which is slow to import
+import contextlib
 import os
 import time
+from itertools import repeat
 
-from .._ring import layout
+from .._ring import layout, ring
 from .._ring.ring import Half
 from .._ring.states import Verdict
 from .._system import system
@@ -39,20 +52,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeVar
 
-    from .._system.contract import Futex
+    from .._system.contract import Bells
 
     _T = TypeVar("_T")
 
 _YIELDS = 50  # looks with the processor given away in between
 _YIELDING = 1e-3  # seconds: the longest time to do so; a busy processor may stay away as long each time
 _FIRST_NAP = 50e-6  # seconds
-_LONGEST_NAP = 0.04  # seconds: what a byte may be late after a long silence, where there is no futex
+_LONGEST_NAP = 0.04  # seconds: what a byte may be late after a long silence, where there are no bells
 _LONGEST_SEARCH = 0.1  # seconds: what may pass until a new channel is found
-_FIRST_PARK = 0.1  # seconds
-# Seconds, after a long silence: the longest that a missed wake-up or a peer's death goes unnoticed.
+_FIRST_PARK = 0.05  # seconds
+# Seconds, after a long silence: the longest that a missed ring or a peer's death goes unnoticed.
 _LONGEST_PARK = 0.5
-_GROWTH = 1.5  # of each nap or park over the one before
+_LONGEST_WATCHED_PARK = 2.0  # seconds, where neither can be missed in one namespace
+_GROWTH = 1.5  # of each nap over the one before
+_PARK_GROWTH = 2.0  # the same of parks
 _PROBE_EVERY = 0.05  # seconds between two system calls that ask whether the peer lives, at first
+_PARKS = 1024  # until the rings that may have gathered are forgotten
 
 # Looks at a counter that is expected to move, 40 ns each.  A peer on another
 # processor answers within some microseconds; on the only one never.
@@ -62,6 +78,16 @@ _LOOKS_AT_LEAST = min(_LOOKS_AT_MOST, 20)
 _BETWEEN_CALLS = 1e-3  # seconds between two calls to a thread of this process that is to leave
 _SHORT = 100e-6  # seconds: a wait for which some more looks would have been enough
 
+# Of `rest`, which waits for an answer.
+_ANSWER_LOOKS = min(_LOOKS_AT_MOST, 400)
+_ANSWER_YIELDING = 1e-4  # seconds: the longest time to look and yield before parking
+_SWITCH = 3e-6  # seconds: a yield that is quicker had nobody to give way to
+_STRANGER = 3e-4  # seconds: a yield that takes longer gave way to somebody else's work
+_FIRST_BAN = 512  # waits without a yield after that; 8 times as many after the next
+_LONGEST_BAN = 16384
+_FIRST_RETRY = 16  # waits until yields that did not help are tried again; 4 times as many after the next
+_LONGEST_RETRY = 1024
+
 
 class Clock:
     """The time, and what passes it; a test has another one."""
@@ -69,6 +95,7 @@ class Clock:
     now = staticmethod(time.perf_counter)  # seconds
     sleep = staticmethod(time.sleep)
     give_way = staticmethod(system.yield_processor)
+    fence = staticmethod(system.fence)
 
 
 CLOCK = Clock()
@@ -94,42 +121,129 @@ def until(poll: Callable[[], _T | None], timeout: float | None, clock: Clock) ->
         nap = min(_GROWTH * nap, _LONGEST_SEARCH)
 
 
-class Nap:
-    """Instead of a futex, where there is none: nobody can be woken, so sleeps are short."""
+class Naps:
+    """Instead of bells, where there are none: nobody can be woken, so sleeps are short."""
 
     def __init__(self, clock: Clock) -> None:
-        self._sleep = clock.sleep
+        self._clock = clock
 
-    def fence(self) -> None:
-        """Not needed by somebody who wakes up anyway."""
-
-    def wait(self, expected: int, seconds: float) -> None:
+    def sleep(self, seconds: float, events: int = 1) -> None:
         """Sleep."""
-        self._sleep(seconds)
+        self._clock.sleep(seconds)
 
-    def wake(self) -> bool:
+    def ring(self) -> None:
         """Wake nobody."""
+
+    def ring_own(self) -> None:
+        """Wake nobody."""
+
+    def watch(self, pid: int) -> bool:
+        """Watch nobody."""
         return False
+
+    def drain(self) -> None:
+        """Nothing to do."""
 
 
 class Waiter:
-    """How one end, `half`, waits for its peer, and wakes a peer that waits.
+    """How one end, `half`, waits for its peer.  `fenced` says that `clock.fence` is what it says."""
 
-    `own` and `peers` are the two counters as something to sleep on, or None
-    where the system has no such thing.
-    """
-
-    def __init__(self, half: Half, own: Futex | None, peers: Futex | None, clock: Clock) -> None:
+    def __init__(self, half: Half, bells: Bells | None, clock: Clock, fenced: bool = False) -> None:
         self._half = half
         self._clock = clock
         self._now = clock.now
-        self._own = own or Nap(clock)
-        self._peers = peers or Nap(clock)
-        self._first, self._longest = (_FIRST_PARK, _LONGEST_PARK) if peers else (_FIRST_NAP, _LONGEST_NAP)
+        self.bells: Bells | Naps = bells or Naps(clock)
+        # Seconds: the first sleep; how many times longer the next is; the longest.
+        self._steps = (_FIRST_PARK, _PARK_GROWTH, _LONGEST_PARK) if bells else (_FIRST_NAP, _GROWTH, _LONGEST_NAP)
+        self._fenced = fenced
         self._next_probe = 0.0
-        self._waits = _thread.allocate_lock()
+        self._parks = 0
         self._thread = 0  # the one that waits
         self._reason: str | None = None
+        self._began: float | None = None  # when `rest` began that did not see the counter move
+        # What `rest` has learned.
+        self._looks = 1
+        self._yields = _YIELDS
+        self._ban = _FIRST_BAN
+        self._retry = _FIRST_RETRY
+
+    def limit(self, timeout: float | None) -> None:
+        """Let `rest` sleep no longer than so many seconds; not at all where nobody can wake it."""
+        short = _FIRST_PARK if timeout is None else min(timeout, _FIRST_PARK)
+        self._half.span = 0.0 if isinstance(self.bells, Naps) else short
+
+    def rest(self, known: int) -> int:
+        """Wait a little for an answer: for the peer's counter to be another than `known`; return it.
+
+        Does not wait where no answer is expected.  Who gets the same counter goes on with `until_moved`.
+        """
+        half = self._half
+        words, peer = half.words, half.peer_counter
+        if not ring.wrote or not half.span or words[half.peer_state] != layout.OPEN:
+            return words[peer]
+        ring.wrote = False
+        if ring.rang:
+            # The peer has to wake up first, perhaps on this processor.
+            ring.rang = False
+        else:
+            for _ in repeat(None, self._looks):
+                if words[peer] != known:
+                    return words[peer]
+        began = self._now()
+        if half.eager:
+            half.eager -= 1
+        elif self._yield(known, began):
+            return words[peer]
+        self._began = began
+        self._thread = _thread.get_ident()
+        try:
+            words[half.own_calls] = layout.parked(known)
+            # ORDER: our call before the peer's state and counter, as in `park`.
+            self._clock.fence()
+            # A state before the counter, rule 2 of `ring`; what another state means, `until_moved` asks.
+            if words[half.peer_state] == layout.OPEN and words[peer] == known and self._reason is None:
+                self.bells.sleep(half.span, 1)
+            words[half.own_calls] = 0
+        except BaseException:
+            words[half.own_calls] = 0
+            raise
+        finally:
+            self._thread = 0
+        return words[peer]
+
+    def _yield(self, known: int, began: float) -> bool:
+        """Give the processor away as often as has paid; return whether the peer's counter has moved."""
+        words, peer = self._half.words, self._half.peer_counter
+        looks, self._looks = self._looks, self._looks // 2 or 1
+        now, give_way = self._now, self._clock.give_way
+        for yielded in range(1, self._yields + 1):
+            give_way()
+            moved = words[peer] != known
+            took = now() - began
+            if moved or took > _ANSWER_YIELDING:
+                break
+        if took > _STRANGER:
+            self._park_at_once(self._ban)
+            self._ban = min(8 * self._ban, _LONGEST_BAN)
+        elif moved:
+            if took < (yielded + 1) * _SWITCH:
+                # Nobody ran here meanwhile: the peer is on another processor.
+                self._looks = min(2 * looks, _ANSWER_LOOKS)
+                self._ban = _FIRST_BAN
+            self._yields = _YIELDS
+            self._retry = _FIRST_RETRY
+        elif self._yields > 1:
+            self._yields //= 2
+        else:
+            self._park_at_once(self._retry)
+            self._retry = min(4 * self._retry, _LONGEST_RETRY)
+        return moved
+
+    def _park_at_once(self, waits: int) -> None:
+        """Let so many waits park without a look or a yield before."""
+        self._half.sleep = self.bells.sleep  # type: ignore[method-assign]
+        self._half.eager = waits
+        self._looks = self._yields = 1
 
     def until_moved(self, look: Callable[[bool], Verdict | None], timeout: float | None) -> Verdict | None:
         """Wait until the peer's counter moves (returns READY) or `look(probe)` gives a verdict.
@@ -140,8 +254,7 @@ class Waiter:
         """
         self._thread = _thread.get_ident()
         try:
-            with self._waits:
-                verdict = self._until_moved(look, timeout)
+            verdict = self._until_moved(look, timeout)
         except ValueError:
             self._check_not_dismissed()  # the memory may have gone
             raise
@@ -153,14 +266,18 @@ class Waiter:
     def dismiss(self, reason: str) -> None:
         """Let a thread that waits here raise ValueError with this reason; return when it has left.
 
-        After that nothing of the memory is used any more.
+        After that nothing of the memory, and no bell, is used any more.
         """
         self._reason = reason
-        if self._thread == _thread.get_ident():
-            return  # a signal handler that came in the wait
-        while self._waits.locked():  # not taken here: an exception could come before it is given back
-            self._peers.wake()
+        self._ring_own()  # also for who sleeps by `half.sleep`, and touches the memory only if it is still there
+        # (Or it is this one, in a signal handler that came in the wait.)
+        while self._thread not in (0, _thread.get_ident()):
             self._clock.sleep(_BETWEEN_CALLS)
+            self._ring_own()
+
+    def _ring_own(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self.bells.ring_own()
 
     def _check_not_dismissed(self) -> None:
         if self._reason is not None:
@@ -168,6 +285,9 @@ class Waiter:
 
     def _until_moved(self, look: Callable[[bool], Verdict | None], timeout: float | None) -> Verdict | None:
         half, clock = self._half, self._clock
+        began, self._began = self._began, None
+        if began is not None:
+            return self._sleep_until_moved(look, timeout, began)
         began = clock.now()
         yielding = _YIELDING if timeout is None else min(timeout, _YIELDING)
         moved, waited = False, 0.0
@@ -188,44 +308,49 @@ class Waiter:
     ) -> Verdict | None:
         half = self._half
         known = half.awaited
-        longest = self._first
+        span = self._steps[0]
         while True:
             self._check_not_dismissed()
             now = self._clock.now()
             probe = self.probe_is_due(now - began)
-            left = longest if timeout is None else began + timeout - now
+            left = span if timeout is None else began + timeout - now
             verdict = look(probe or left <= 0)
             if verdict is None and half.awaited != known:
                 # It moved, and this look was the first to see it.
                 verdict = Verdict.READY
             if verdict is not None or left <= 0:
                 return verdict
-            # Also without a futex: a peer that is called and finds nobody to
-            # wake asks at once whether we live.
-            if self.park(look, min(longest, left)):
+            if self.park(look, min(span, left)):
                 return Verdict.READY
-            longest = min(_GROWTH * longest, self._longest)
+            if self._clock.now() - now < min(span, left):
+                # A ring for what is over, or the peer's process has ended.
+                self._next_probe = 0.0
+            _, growth, longest = self._steps  # a look may have begun to watch the peer
+            span = min(growth * span, longest)
 
     def park(self, look: Callable[[bool], Verdict | None], seconds: float) -> bool:
         """Sleep until the peer's counter moves, after one more look; return whether it has."""
         half = self._half
         words = half.words
         known = half.awaited
+        self._parks += 1
+        if self._parks % _PARKS == 0:
+            self.bells.drain()
         try:
-            words[half.own_calls] = layout.PARKED
+            words[half.own_calls] = layout.parked(known)
             # ORDER: our call before the peer's counter.  Pairs with counter before call in `write`,
             # `readinto`, `_publish` and `acknowledge`: the fence is a full barrier at both ends.
-            self._peers.fence()
-            known = half.awaited
+            self._clock.fence()
             if words[half.peer_counter] == known and look(False) is None:
-                self._peers.wait(known, seconds)
+                self.bells.sleep(seconds, 1)
         finally:
             words[half.own_calls] = 0
         return bool(words[half.peer_counter] != known)
 
-    def wake(self) -> bool:
-        """Wake the peer, which has called; return whether it slept."""
-        return self._own.wake()
+    def watch(self, pid: int) -> None:
+        """Let a park end when the peer's process does, where the system can tell."""
+        if self.bells.watch(pid) and self._fenced:
+            self._steps = (_FIRST_PARK, _PARK_GROWTH, _LONGEST_WATCHED_PARK)
 
     def probe_is_due(self, waited: float = 0.0) -> bool:
         """Whether it is time to ask whether the peer lives; less often after a long wait, in seconds."""

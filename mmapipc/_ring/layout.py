@@ -105,8 +105,15 @@ _RECEIVER_STATES = (ABSENT, OPEN, ABORTED, CLOSED, DIED)
 
 STATE_NAMES = ("absent", "open", "finished", "aborted", "closed", "died")
 
-PARKED = 1
+# What an end's calls say: that it sleeps until the peer's counter is no longer `known`, or that it left.
 LEFT = 2
+PARKED = 1  # the bit that is set in the first
+
+
+def parked(known: int) -> int:
+    """The calls of an end that sleeps, and takes no more than `known` for the peer's counter."""
+    return known << 1 | PARKED
+
 
 _PERSISTENT = 1
 

@@ -99,11 +99,18 @@ _SMALLEST_STEP = 4096
 _MANY = 1024  # items that `writelines` looks at together
 _FIRST_SEARCH = 4096  # bytes looked through for the end of a line, at first; then more
 
+LATE_LOOKS = 20  # before a sleep without a fence, 40 ns each: longer than a store stays unseen
+
 # The hot paths' words, as globals of this module: one look-up less.
 _WRITE_SEQ = layout.WRITE_SEQ
 _READ_SEQ = layout.READ_SEQ
 _SENDER_CALLS = layout.SENDER_CALLS
 _RECEIVER_CALLS = layout.RECEIVER_CALLS
+
+
+# What an end that waits wants to know of this process, see `waiting`: whether it has published anything since it
+# last took something, or waited for that; and whether it has rung a peer's bell since it last waited.
+wrote = rang = False
 
 
 def _between(least: int, value: int, most: int) -> int:
@@ -140,6 +147,7 @@ class Half:
     peer_calls: int
     own_counter: int
     peer_counter: int
+    peer_state: int
 
     def __init__(
         self,
@@ -163,6 +171,10 @@ class Half:
         self._view: memoryview | None = None
         self.sequence = 0
         self.looks = 1
+        self.rung = 0  # the peer's calls for which its bell has been rung
+        # How many waits for an answer are to sleep at once, and how long at most, in seconds: the link's to say.
+        self.eager = 0
+        self.span = 0.0
 
     @property
     def awaited(self) -> int:
@@ -203,6 +215,18 @@ class Half:
         """Raise ValueError with the reason if this half is shut."""
         if self._shut is not None:
             raise ValueError(self._shut)
+
+    def sleep(self, seconds: float, events: int = 1) -> object:
+        """Sleep until the peer rings, or for so many seconds; there is a link's in its place when `eager` is not 0."""
+        return None
+
+    def rest(self, known: int) -> int:
+        """Wait a little for the peer's counter to be another than `known`, if it is; return the counter.
+
+        A link that can wait puts a function of its own here: one call less.
+        """
+        counter: int = self.words[self.peer_counter]
+        return counter
 
     def _wait(self) -> bool:
         """`link.wait()`; ValueError with the reason when another thread shuts this half meanwhile."""
@@ -271,6 +295,7 @@ class Producer(Half):
     peer_calls = layout.RECEIVER_CALLS
     own_counter = layout.WRITE_SEQ
     peer_counter = layout.READ_SEQ
+    peer_state = layout.RECEIVER_STATE
 
     def __init__(
         self,
@@ -378,6 +403,7 @@ class Producer(Half):
         shut, and what the link raises.
         """
         # This is the path of every small piece: flat, one look at the peer.
+        global wrote
         start = self.sequence
         try:
             try:
@@ -394,8 +420,9 @@ class Producer(Half):
                         words = self.words
                         words[_WRITE_SEQ] = end
                         calls = words[_RECEIVER_CALLS]
-                        if calls:
+                        if calls and calls != self.rung:
                             self._link.answer(calls)
+                        wrote = True
                         return size
             except (TypeError, ValueError):
                 if self.sequence != start:
@@ -496,13 +523,15 @@ class Producer(Half):
 
     def _publish(self, count: int) -> None:
         """Make the first `count` of the free bytes readable."""
+        global wrote
         # ORDER: the bytes before write_seq, as in `write`.
         self._order()
         self.sequence += count
         self.words[_WRITE_SEQ] = self.sequence
         calls = self.words[_RECEIVER_CALLS]
-        if calls:
+        if calls and calls != self.rung:
             self._link.answer(calls)
+        wrote = True
 
     def reserve(self, most: int) -> memoryview:
         """Hand out a writable view of 1 to `most` free bytes in one piece; waits while the ring is full."""
@@ -581,6 +610,7 @@ class Consumer(Half):
     peer_calls = layout.SENDER_CALLS
     own_counter = layout.READ_SEQ
     peer_counter = layout.WRITE_SEQ
+    peer_state = layout.SENDER_STATE
 
     def __init__(
         self,
@@ -662,6 +692,7 @@ class Consumer(Half):
         """
         # This is the path of every small piece: flat, and what can be done
         # before the bytes are there comes before the look for them.
+        global wrote
         start, target = self.sequence, None
         try:
             target = memoryview(buffer)
@@ -680,6 +711,27 @@ class Consumer(Half):
                     self.check_not_shut()
                     return 0
                 write = words[_WRITE_SEQ]
+                if write == start:
+                    if self.eager and wrote:
+                        # As the link's `rest` parks; here since after a pause each call more takes microseconds.
+                        wrote = False
+                        self.eager -= 1
+                        try:
+                            words[_RECEIVER_CALLS] = start << 1 | 1  # `layout.parked`, one call less
+                            # ORDER: our call before the sender's counter, without a fence: after some looks
+                            # each of us has the other's store.  If not, the sleep is short.
+                            for _ in repeat(None, LATE_LOOKS):
+                                write = words[_WRITE_SEQ]
+                                if write != start:
+                                    break
+                            else:
+                                if words[layout.SENDER_STATE] == layout.OPEN:
+                                    self.sleep(self.span, 1)
+                        finally:
+                            words[_RECEIVER_CALLS] = 0
+                        write = words[_WRITE_SEQ]
+                    else:
+                        write = self.rest(start)
                 if start < write <= start + self.capacity:  # as in `_refresh`
                     # ORDER: write_seq before the bytes.  Pairs with `Producer.write` and `_publish`.
                     if not self._ordered:
@@ -709,8 +761,9 @@ class Consumer(Half):
             end = start + count
             self.sequence = end
             words[_READ_SEQ] = end
+            wrote = False
             calls = words[_SENDER_CALLS]
-            if calls:
+            if calls and calls != self.rung:
                 self._link.answer(calls)
             return count
         except BaseException as error:
@@ -719,6 +772,8 @@ class Consumer(Half):
                     self._keep_first(target, self.sequence - start)
                 target.release()  # or the traceback would keep the caller's buffer
             self.refuse_after(error)
+            if isinstance(error, ValueError):
+                self.check_not_shut()  # by another thread
             raise
 
     def _copy_across_the_edge(self, target: memoryview, count: int) -> None:
@@ -896,6 +951,8 @@ class Consumer(Half):
 
     def _wait_for_more_than(self, seen: int) -> bool:
         # A function of its own, as `_put_all` is.
+        if self._refresh() <= seen:
+            self.rest(self._published)
         while self._refresh(self.looks) <= seen:
             if not self._wait():
                 return False
@@ -976,6 +1033,7 @@ class Consumer(Half):
 
     def acknowledge(self, count: int) -> None:
         """Give the first `count` unread bytes back to the producer."""
+        global wrote
         # ORDER: our loads of these bytes before read_seq.  Pairs with `Producer._refresh`.
         self._order()
         try:
@@ -984,8 +1042,9 @@ class Consumer(Half):
         except BaseException:  # between the two, or the producer would wait for what it is not told
             self.words[_READ_SEQ] = self.sequence
             raise
+        wrote = False
         calls = self.words[_SENDER_CALLS]
-        if calls:
+        if calls and calls != self.rung:
             self._link.answer(calls)
 
     def consume(self, count: int) -> None:

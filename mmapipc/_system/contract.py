@@ -19,6 +19,9 @@ class Claim(Protocol):
     def holder(self, role: str) -> int | None:
         """The pid of who has another role of the channel, or None.  Needs no new descriptor."""
 
+    def bells(self) -> Bells | None:
+        """The bells of the two ends; None where they are not to be had, or not to be trusted."""
+
     def stands(self) -> bool:
         """Whether the role is still that of the place: in the place of a file there may be another by now."""
 
@@ -101,17 +104,36 @@ class Observed(Protocol):
         """Let go of it."""
 
 
-class Futex(Protocol):
-    """A counter as something to sleep on."""
+class Bells(Protocol):
+    """What one end sleeps on until the other end rings.
 
-    def wait(self, expected: int, seconds: float) -> None:
-        """Sleep while the counter's low half is `expected`: until `wake`, or for so many seconds."""
+    A ring that comes before the sleep ends it at once; many rings may be one.
+    Bells live as long as somebody has the channel.
+    """
 
-    def wake(self) -> bool:
-        """Wake whoever sleeps there; return whether somebody did."""
+    def sleep(self, seconds: float, events: int = 1) -> object:
+        """Sleep until this end's bell rings, the watched process ends, or for so many seconds.
 
-    def fence(self) -> None:
-        """A full barrier on every processor that runs a process which has called `join_fences`."""
+        `events` is always 1, by position: so this can be a system's own function, in C.
+        """
+
+    def ring(self) -> object:
+        """Ring the other end's bell.  Raises BlockingIOError when it is full of rings, which do as well.
+
+        A full memory barrier: what follows comes after what was stored before.
+        """
+
+    def ring_own(self) -> object:
+        """Ring this end's, for another thread that sleeps.  Raises BlockingIOError, as above."""
+
+    def watch(self, pid: int) -> bool:
+        """Let a sleep end when that process does, once; return whether the system can."""
+
+    def drain(self) -> None:
+        """Forget rings; to be called now and then, or so many may gather that no more can be heard."""
+
+    def close(self) -> None:
+        """Let go of them."""
 
 
 class System(Protocol):
@@ -169,11 +191,11 @@ class System(Protocol):
     def channels(self) -> list[str]:
         """The names of this user's channels.  Raises MemoryRefused where the system does not tell."""
 
-    def futex(self, mapping: mmap.mmap, offset: int) -> Futex | None:
-        """The counter there as something to sleep on, or None where that is not to be had."""
+    def fence(self) -> None:
+        """A full barrier on every processor that runs a process which has called `join_fences`, where that can be had."""
 
-    def join_fences(self) -> None:
-        """Let other processes' fences order this process's loads and stores too."""
+    def join_fences(self) -> bool:
+        """Let other processes' fences order this process's loads and stores too; return whether there are fences."""
 
     def die_of(self, number: int) -> None:
         """End this process by that signal, as one that does not catch it; nothing on Windows, which has none."""

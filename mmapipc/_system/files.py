@@ -123,7 +123,7 @@ def open_regular(file: Place, size: int, create: bool, writable: bool) -> tuple[
     return opened, wanted, made
 
 
-class _Descriptor(int):
+class Descriptor(int):
     """A descriptor that is closed with this object; also a directory's, which FileIO does not take."""
 
     # The same as `os.close(self)`, but all of it runs in C: see `owned`.
@@ -137,7 +137,7 @@ def make(file: Place) -> None:
         # The disk is to know the file's name too, where a directory can be told to.
         with contextlib.suppress(OSError):
             path = os.path.dirname(file.location) or "."
-            directory = next(map(_Descriptor, map(os.open, (path,), (os.O_RDONLY,))))
+            directory = next(map(Descriptor, map(os.open, (path,), (os.O_RDONLY,))))
             os.fsync(directory)
 
 

@@ -19,6 +19,25 @@ if TYPE_CHECKING:
     from ..names import Place
 
 
+def directory(about: str) -> str:
+    """Where the memory of channels is, and what belongs to it.  Raises MemoryRefused; `about` begins the message."""
+    chosen = os.environ.get("MMAPIPC_DIR")
+    if chosen:
+        return os.path.abspath(chosen)
+    if os.path.isdir("/dev/shm"):
+        return "/dev/shm"
+    import tempfile  # slow to import, and seldom needed
+
+    try:
+        return os.path.abspath(tempfile.gettempdir())
+    except FileNotFoundError as error:
+        refusal = MemoryRefused(
+            f"{about}there is no directory for shared memory that can be written to; set MMAPIPC_DIR"
+        )
+        refusal.errno = error.errno
+        raise refusal from None
+
+
 def open_private(place: Place, path: str, flags: int = 0, access: int = os.O_RDWR) -> io.FileIO:
     """Open a file of the channel's.
 

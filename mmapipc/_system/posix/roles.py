@@ -2,8 +2,11 @@
 
 A channel in memory has a file for this alone, which stays empty:
 
-    mmapipc.UID.NAME            the memory
-    mmapipc.UID.NAME+roles      locked by those who have a role
+    mmapipc.UID.NAME                    the memory
+    mmapipc.UID.NAME+roles              locked by those who have a role
+    mmapipc.UID.NAME+sender-bell,       what the two ends sleep on, see `bells`
+      +receiver-bell
+    mmapipc.UID.+DEVICE.INODE+...       the same two of a ring in a file
 
 (`+` never appears in an encoded name.)  A ring in a file of the user's has the
 locks on that file itself, by whatever path it is reached.
@@ -23,15 +26,13 @@ import os
 
 from ...errors import ChannelError, UnsafeMemory
 from .. import files
-from ..names import ROLES, SENDER
-from . import locks
-from .private import is_at, open_private, refusing, remove
+from ..names import PEER, ROLES, SENDER, Place
+from . import bells, locks
+from .private import directory, is_at, open_private, refusing, remove
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
     import io
-
-    from ..names import Place
 
 # Far behind the last byte of any file, and far enough apart for any pid.
 _APART = 1 << 40
@@ -50,12 +51,33 @@ def _holder(file: io.FileIO, role: str) -> int | None:
     return length - 1 if start == first and length <= 1 + _LARGEST_PID else None
 
 
+def _bell(place: Place, role: str) -> str:
+    """The path of that end's bell."""
+    return place.of(f"{role}-bell")
+
+
+def _remove_bells(place: Place) -> None:
+    """For who has locked all the ranges."""
+    for role in PEER:
+        with contextlib.suppress(OSError):
+            os.unlink(_bell(place, role))
+
+
 class Claim:
     """A role that this process has."""
 
-    def __init__(self, file: io.FileIO, roles: Roles | FileRoles) -> None:
+    def __init__(self, file: io.FileIO, roles: Roles | FileRoles, role: str) -> None:
         self._file = file
         self._roles = roles
+        self._role = role
+
+    def bells(self) -> bells.Bells | None:
+        """The bells of the two ends, or None."""
+        try:
+            place = self._roles.bells_place(self._file)
+        except ChannelError:  # there is no directory for them
+            return None
+        return bells.bells(_bell(place, self._role), _bell(place, PEER[self._role]))
 
     def holder(self, role: str) -> int | None:
         """The pid of who has another role of the channel, or None.  Opens nothing."""
@@ -92,7 +114,7 @@ class Roles:
         try:
             with refusing(self.place.name, self._path):
                 if locks.lock(file, (_FIRST[role], 1 + os.getpid())) and is_at(file, self._path):
-                    return Claim(file, self)
+                    return Claim(file, self, role)
         except BaseException:
             file.close()
             raise
@@ -112,6 +134,10 @@ class Roles:
         """Whether there is anything of the channel: the memory, or the roles' file."""
         return os.path.lexists(self.place.location) or os.path.lexists(self._path)
 
+    def bells_place(self, file: io.FileIO) -> Place:
+        """What the bells belong to: the channel."""
+        return self.place
+
     def have(self, file: io.FileIO) -> bool:
         """Whether the open file is that of the roles: nobody removes it as long as there is a lock on it."""
         return True
@@ -123,6 +149,7 @@ class Roles:
             if locks.lock(file, _ALL):
                 try:
                     if is_at(file, self._path):
+                        _remove_bells(self.place)
                         if memory:
                             # Not what is another user's; the roles' file goes all the same.
                             with contextlib.suppress(OSError, ChannelError):
@@ -137,6 +164,7 @@ class Roles:
             file = open_private(self.place, self._path)
         except (FileNotFoundError, UnsafeMemory):
             # So nobody of this user's can have a role.
+            _remove_bells(self.place)
             remove(self.place)
             return
         with file:
@@ -156,7 +184,7 @@ class FileRoles:
         try:
             with refusing(self.place.name, self.place.location):
                 if locks.lock(file, (_FIRST[role], 1 + os.getpid())):
-                    return Claim(file, self)
+                    return Claim(file, self, role)
         except BaseException:
             file.close()
             raise
@@ -172,5 +200,17 @@ class FileRoles:
         """Whether the path leads to the open file."""
         return files.is_at(self.place.location, file)
 
+    def bells_place(self, file: io.FileIO) -> Place:
+        """What the bells belong to: the file, by whatever path it is reached."""
+        status = os.fstat(file.fileno())
+        known = f"mmapipc.{os.geteuid()}.+{status.st_dev:x}.{status.st_ino:x}"
+        return Place(self.place.name, os.path.join(directory(""), known))
+
     def tidy(self, file: io.FileIO, memory: bool) -> None:
-        """Nothing: the file is the user's, and stays."""
+        """Remove the bells if nobody has a role.  The file is the user's, and stays."""
+        with contextlib.suppress(OSError, ChannelError):
+            if locks.lock(file, _ALL):
+                try:
+                    _remove_bells(self.bells_place(file))
+                finally:
+                    locks.unlock(file)

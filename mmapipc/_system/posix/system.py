@@ -18,15 +18,9 @@ from .memory import (
     open_file as open_file,
     share as share,
 )
-from .private import remove as remove
+from .private import directory, remove as remove
 from .roles import FileRoles, Roles
 from .terminal import enlarge_pipe as enlarge_pipe, reader_is_gone as reader_is_gone, redrawing as redrawing
-
-TYPE_CHECKING = False  # as in typing, which is slow to import
-if TYPE_CHECKING:
-    import mmap
-
-    from .linux import Futex
 
 # Total store order; everything else is taken to be weakly ordered.
 ORDERED = os.uname().machine.lower() in ("x86_64", "amd64", "i686", "i386")
@@ -46,51 +40,32 @@ def die_of(number: int) -> None:
 
 
 if os.uname().sysname == "Linux":
-    from .linux import futex as futex, join_fences as join_fences
+    from .linux import fence as fence, join_fences as join_fences
 else:
 
-    def futex(mapping: mmap.mmap, offset: int) -> Futex | None:
-        """None: only Linux has them."""
-        return None
+    def fence() -> None:
+        """Nothing: only Linux has such a call."""
 
-    def join_fences() -> None:
-        """Nothing to do without futexes."""
+    def join_fences() -> bool:
+        """False: there are none."""
+        return False
 
 
 def place(name: str) -> Place:
     """Where the memory of that name is: the path of its file.  Raises InvalidName."""
     encoded = names.split(name)[1]
-    directory = os.path.abspath(_directory(f"{name}: "))
-    return Place(name, os.path.join(directory, f"mmapipc.{os.geteuid()}.{encoded}"))
-
-
-def _directory(about: str) -> str:
-    chosen = os.environ.get("MMAPIPC_DIR")
-    if chosen:
-        return chosen
-    if os.path.isdir("/dev/shm"):
-        return "/dev/shm"
-    import tempfile  # slow to import, and seldom needed
-
-    try:
-        return tempfile.gettempdir()
-    except FileNotFoundError as error:
-        refusal = MemoryRefused(
-            f"{about}there is no directory for shared memory that can be written to; set MMAPIPC_DIR"
-        )
-        refusal.errno = error.errno
-        raise refusal from None
+    return Place(name, os.path.join(directory(f"{name}: "), f"mmapipc.{os.geteuid()}.{encoded}"))
 
 
 def channels() -> list[str]:
     """The names of this user's channels and of what is left of some.  Raises MemoryRefused."""
-    directory = _directory("")
+    folder = directory("")
     prefix = f"mmapipc.{os.geteuid()}."
     found = set()
     try:
-        entries = os.listdir(directory)
+        entries = os.listdir(folder)
     except OSError as error:
-        refusal = MemoryRefused(f"{directory}: {error.strerror}; set MMAPIPC_DIR")
+        refusal = MemoryRefused(f"{folder}: {error.strerror}; set MMAPIPC_DIR")
         refusal.errno = error.errno
         raise refusal from None
     for entry in entries:

@@ -2,6 +2,7 @@
 
     mmapipc.NAME                                      the memory
     mmapipc.NAME+sender, +receiver                    exist while that role is held
+    mmapipc.NAME+sender-bell, +receiver-bell          what the two ends sleep on, see `bells`
     mmapipc-file.SERIAL.INDEX+sender, +receiver, ...  the same of the ring in a file
 
 with the `Global\\` or `Local\\` that the name began with in front.  (`+` is in no
@@ -25,8 +26,8 @@ import os
 
 from ...errors import ChannelError, MemoryRefused, NameTaken
 from .. import files
-from ..names import RECEIVER, SENDER, Place
-from . import win32
+from ..names import PEER, RECEIVER, SENDER, Place
+from . import bells, win32
 
 _LARGEST_PID = 2**31 - 1
 
@@ -61,9 +62,14 @@ def _lives(pid: int) -> bool:
 class Claim:
     """A role that this process has."""
 
-    def __init__(self, semaphore: win32.Handle, roles: Roles) -> None:
+    def __init__(self, semaphore: win32.Handle, roles: Roles, role: str) -> None:
         self._semaphore = semaphore
         self._roles = roles
+        self._role = role
+
+    def bells(self) -> bells.Bells | None:
+        """The bells of the two ends, or None."""
+        return self._roles.bells(self._role)
 
     def holder(self, role: str) -> int | None:
         """The pid of who has another role of the channel, or None."""
@@ -98,7 +104,7 @@ class Roles:
         if code == win32.ERROR_ALREADY_EXISTS:
             semaphore.close()
             return None
-        return Claim(semaphore, self)
+        return Claim(semaphore, self, role)
 
     def holder(self, role: str) -> int | None:
         """The pid of who has the role; None when nobody has it."""
@@ -118,6 +124,11 @@ class Roles:
             semaphore.close()
         pid: int = seen.MaximumCount
         return pid if not seen.CurrentCount and 0 < pid <= _LARGEST_PID and _lives(pid) else None
+
+    def bells(self, role: str) -> bells.Bells | None:
+        """The bells, for the end of that role."""
+        own, peers = (self._tags.of(f"{each}-bell") for each in (role, PEER[role]))
+        return bells.bells(own, peers)
 
     def stand(self) -> bool:
         """Whether these are still the roles of the place."""

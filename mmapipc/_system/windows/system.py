@@ -21,10 +21,6 @@ from .memory import (
 from .roles import FileRoles, Roles
 from .terminal import enlarge_pipe as enlarge_pipe, reader_is_gone as reader_is_gone, redrawing as redrawing
 
-TYPE_CHECKING = False  # as in typing, which is slow to import
-if TYPE_CHECKING:
-    import mmap
-
 # Also for x64 Python on an ARM processor: the emulation keeps the order.
 ORDERED = "amd64" in sys.version.lower()
 
@@ -54,9 +50,10 @@ def yield_processor() -> None:
     time.sleep(0)
 
 
-def futex(mapping: mmap.mmap, offset: int) -> None:
-    """None: Windows waits for addresses within one process only."""
+def fence() -> None:
+    """Nothing: Windows has such a call for the threads of one process only."""
 
 
-def join_fences() -> None:
-    """Nothing to do without futexes."""
+def join_fences() -> bool:
+    """False: there are none."""
+    return False

@@ -1,0 +1,112 @@
+"""Bells as FIFOs: each end sleeps on one, and writes a byte to the other's to ring it.
+
+Both ends have both open for reading and writing.  So a ring never fails because
+nobody listens, and no SIGPIPE can come of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import select
+import stat
+
+from ..files import Descriptor, owned
+
+TYPE_CHECKING = False  # as in typing, which is slow to import
+if TYPE_CHECKING:
+    import io
+    from collections.abc import Callable
+
+_FULL = 1 << 16  # bytes, that a FIFO holds at most
+
+
+class Bells:
+    """See `contract.Bells`."""
+
+    def __init__(self, own: io.FileIO, peers: io.FileIO) -> None:
+        self._own = own
+        self._peers = peers
+        # In C from here to the system call.
+        self.ring = functools.partial(os.write, peers.fileno(), b"\a")
+        self.ring_own = functools.partial(os.write, own.fileno(), b"\a")
+        self._watched: int | None = None
+        self._process: Descriptor | None = None
+        self._epoll: select.epoll | None = None
+
+    def sleep(self, seconds: float, events: int = 1) -> object:
+        """See `contract.Bells`."""
+        # From now on without this method: it would be in the way each time.
+        self.sleep = self._best_sleep()  # type: ignore[method-assign,assignment]
+        return self.sleep(seconds, events)
+
+    def _best_sleep(self) -> Callable[[float, int], object]:
+        if self._epoll is not None:
+            return self._epoll.poll
+        if hasattr(select, "epoll"):
+            with contextlib.suppress(OSError):
+                self._epoll = select.epoll()
+                # Edge-triggered: a ring is news once, and need not be read each time.
+                self._epoll.register(self._own.fileno(), select.EPOLLIN | select.EPOLLET)
+                return self._epoll.poll
+        poll = select.poll()
+        poll.register(self._own.fileno(), select.POLLIN)
+
+        def sleep(seconds: float, events: int) -> object:
+            if poll.poll(seconds * 1000):
+                self.drain()
+            return None
+
+        return sleep
+
+    def watch(self, pid: int) -> bool:
+        """See `contract.Bells`; only Linux can."""
+        if self._watched is None:
+            self.sleep = self._best_sleep()  # type: ignore[method-assign,assignment]
+        if pid != self._watched and self._epoll is not None:
+            self._watched, self._process = pid, None
+            # Not there, or in another namespace: who waits asks for the claim now and then.
+            with contextlib.suppress(AttributeError, OSError):
+                self._process = next(map(Descriptor, map(os.pidfd_open, (pid,))))
+                self._epoll.register(self._process, select.EPOLLIN | select.EPOLLET)
+        return self._process is not None
+
+    def drain(self) -> None:
+        """See `contract.Bells`."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._own.fileno(), _FULL)
+
+    def close(self) -> None:
+        """See `contract.Bells`."""
+        self._process = None
+        if self._epoll is not None:
+            self._epoll.close()
+        self._own.close()
+        self._peers.close()
+
+
+def bells(own: str, peers: str) -> Bells | None:
+    """The bells at these two paths, which are made if need be."""
+    opened: list[io.FileIO] = []
+    try:
+        for path in (own, peers):
+            opened.append(_open(path))
+        return Bells(*opened)
+    except OSError:
+        # What is there is not ours, or the directory has none: then there are no bells.
+        for file in opened:
+            file.close()
+        return None
+
+
+def _open(path: str) -> io.FileIO:
+    with contextlib.suppress(FileExistsError):
+        os.mkfifo(path, 0o600)
+    file = owned(path, os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, os.O_RDWR)
+    status = os.fstat(file.fileno())
+    if stat.S_ISFIFO(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o077:
+        return file
+    file.close()
+    raise OSError
+

@@ -1,0 +1,133 @@
+"""Bells: rung once for each sleep, and none is lost; not trusted when foreign, and not needed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import unittest
+from unittest import mock
+
+import mmapipc
+from mmapipc._meeting import waiting
+from mmapipc._system import RECEIVER, SENDER, system
+
+from .helpers import DEADLINE, WINDOWS, ChannelTest, open_handles
+
+# So long a sleep, that a test which needs its end fails.
+PATIENT = """
+from mmapipc._meeting import waiting
+waiting._FIRST_PARK = waiting._LONGEST_PARK = waiting._LONGEST_WATCHED_PARK = 1000.0
+"""
+ECHO = """
+with mmapipc.Receiver(name + 'a', timeout=60) as receiver, mmapipc.Sender(name + 'b', timeout=60) as sender:
+    buffer = bytearray(10)
+    while count := receiver.readinto(buffer):
+        sender.write(buffer[:count])
+"""
+
+
+class Patient(ChannelTest):
+    """Nobody wakes by himself here."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        if "MMAPIPC_NO_BELLS" in os.environ:
+            self.skipTest("the bells are switched off")
+        for name in ("_FIRST_PARK", "_LONGEST_PARK", "_LONGEST_WATCHED_PARK"):
+            patch = mock.patch.object(waiting, name, 1000.0)
+            patch.start()
+            self.addCleanup(patch.stop)
+
+    def test_no_ring_is_lost(self) -> None:
+        child = self.python(PATIENT + ECHO)
+        with mmapipc.Sender(self.name + "a", timeout=DEADLINE) as sender:
+            with mmapipc.Receiver(self.name + "b", timeout=DEADLINE) as receiver:
+                for number in range(5000):
+                    sender.write(b"%d" % number)
+                    self.assertEqual(receiver.read(10), b"%d" % number)
+                    if number % 1000 == 0:
+                        # For a while each waits without a look or a yield before.
+                        receiver._link.waiter._park_at_once(500)
+                sender.finish()
+                self.assertEqual(receiver.read(10), b"")
+        self.assertEqual(child.end()[::2], (0, ""))
+
+    def test_a_full_ring_and_the_end(self) -> None:
+        child = self.python(PATIENT + "print(len(mmapipc.Receiver(name, timeout=60).readall()))")
+        with mmapipc.Sender(self.name, capacity=1000, timeout=DEADLINE) as sender:
+            for _ in range(3000):
+                sender.write(b"x" * 700)
+        self.assertEqual(child.end(), (0, f"{3000 * 700}{os.linesep}".encode(), ""))
+
+    @unittest.skipUnless(WINDOWS or hasattr(os, "pidfd_open"), "only Linux and Windows tell of a process's end")
+    def test_the_peers_death_ends_a_sleep(self) -> None:
+        child = self.python("s = mmapipc.Sender(name); s.write(b'x'); say('up'); sys.stdin.read()", stdin=subprocess.PIPE)
+        self.assertEqual(child.line(), "up")
+        with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
+            self.assertEqual(receiver.read(1), b"x")
+            # The first sleep makes what the later ones use.
+            receiver.timeout = 0.01
+            self.assertRaises(mmapipc.ChannelTimeout, receiver.read, 1)
+            receiver.timeout = DEADLINE
+            killed = []
+
+            def sleep(*arguments: object, before: object = receiver._link.bells.sleep) -> object:
+                if not killed and receiver._link.bells._process is not None:
+                    killed.append(True)
+                    child.kill()
+                return before(*arguments)  # type: ignore[operator]
+
+            receiver._link.bells.sleep = sleep
+            self.assertRaises(mmapipc.SenderDied, receiver.read, 1)
+            self.assertTrue(killed)
+
+
+class Places(ChannelTest):
+    @unittest.skipIf(WINDOWS, "POSIX only: bells have paths")
+    def test_a_foreign_bell_is_not_trusted(self) -> None:
+        for role in (SENDER, RECEIVER):
+            path = system.place(self.name).of(f"{role}-bell")
+            for what in ("a file", "a link", "open to others"):
+                with self.subTest(role=role, what=what):
+                    if what == "a file":
+                        open(path, "wb").close()
+                    elif what == "a link":
+                        fifo = str(self.folder / f"fifo of the {role}")
+                        os.mkfifo(fifo, 0o600)
+                        os.symlink(fifo, path)
+                    else:
+                        os.mkfifo(path)
+                        os.chmod(path, 0o622)
+                    with self.both() as (sender, receiver):
+                        self.assertIsNone(sender._link.bells)
+                        self.assertIsNone(receiver._link.bells)
+                        sender.write(b"abc")
+                        self.assertEqual(receiver.read(3), b"abc")
+
+    def test_nothing_is_left_open(self) -> None:
+        def exchange() -> None:
+            with self.both(capacity=1) as (sender, receiver):
+                sender.timeout = receiver.timeout = 0.001
+                self.assertRaises(mmapipc.ChannelTimeout, receiver.read, 1)
+                sender.write(b"x")
+                self.assertRaises(mmapipc.ChannelTimeout, sender.reserve, 1)
+
+        exchange()
+        before = open_handles()
+        for _ in range(20):
+            exchange()
+        self.assertEqual(open_handles(), before)
+
+    def test_without_bells(self) -> None:
+        # Whoever starts a process can switch them off; so the whole suite runs too.
+        environment = {**os.environ, "MMAPIPC_NO_BELLS": "1"}
+        code = "import sys, mmapipc; r = mmapipc.Receiver(sys.argv[1], timeout=60); assert r._link.bells is None; print(r.read())"
+        child = self.start([sys.executable, "-c", code, self.name], env=environment)
+        with mmapipc.Sender(self.name, timeout=DEADLINE) as sender:
+            sender.write(b"abc")
+        self.assertEqual(child.end(), (0, f"b'abc'{os.linesep}".encode(), ""))
+
+
+if __name__ == "__main__":
+    unittest.main()
