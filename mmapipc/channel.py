@@ -377,6 +377,16 @@ class Sender(_End):
         self._check_open()
         self._link.half.commit(k)
 
+    def check_receiver(self) -> None:
+        """Raise ReceiverGone if the receiver left, gave up or died, even one that has taken every byte so far.
+
+        For a program that waits for something else before it sends more.  Does
+        not wait; a stream that persists loses nothing, so then nothing is
+        raised, nor before the first receiver comes.
+        """
+        self._check_open()
+        self._link.raise_if_gone()
+
     def finish(self) -> None:
         """Mark the end of the stream, without waiting.  Nothing can be written after it.
 
@@ -544,6 +554,15 @@ class Receiver(_End):
         self._check_open()
         _check_positive(n)
         return self._link.half.peek(n)
+
+    def watch_output(self, file: int | io.IOBase) -> None:
+        """Let each wait for bytes end with BrokenPipeError when nobody reads `file` any more, a pipe or a socket.
+
+        For a program that passes the bytes on to that file, which must stay open
+        as long as this end: it would notice no earlier than at its next write.
+        """
+        self._check_open()
+        self._link.watch_output(file if isinstance(file, int) else file.fileno())
 
     def consume(self, k: int) -> None:
         """Acknowledge the first `k` bytes of the view from `peek`, and release it.

@@ -85,6 +85,9 @@ class Bells:
     def watch(self, pid: int) -> None:
         """Nothing: whoever sleeps wakes when somebody has died."""
 
+    def watch_output(self, descriptor: int) -> None:
+        """Nothing: there is none."""
+
     def drain(self) -> None:
         """Nothing: one ring is as good as many."""
 

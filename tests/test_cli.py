@@ -1,8 +1,10 @@
 """The two commands, as separate processes."""
 
+import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import unittest
@@ -13,7 +15,7 @@ import mmapipc
 from mmapipc._cli.arguments import parse, parse_size
 from mmapipc._meeting import homes
 
-from .helpers import DEADLINE, MMAPIPC, WINDOWS, Background, ChannelTest, by_signal, eventually, noise
+from .helpers import DEADLINE, MMAPIPC, WINDOWS, Background, ChannelTest, Child, by_signal, eventually, noise
 
 ROOT = Path(__file__).resolve().parent.parent
 AWKWARD = bytes(range(256)) + b"\r\n\n\r\x1a\x00\r\r\n" + b"\xff\xfe\xef\xbb\xbf"
@@ -112,7 +114,8 @@ class Endings(ChannelTest):
         sender.feed(b"part\n")
         self.assertEqual(receiver.line(), "part")
         receiver.kill()
-        sender.feed(b"rest\n")
+        with contextlib.suppress(OSError):  # it may have ended already
+            sender.feed(b"rest\n")
         # Killed before or after it acknowledged what it wrote.
         self.check(sender, 3, "the receiver died", "bytes were not delivered")
 
@@ -330,3 +333,83 @@ class Endings(ChannelTest):
                         receiver.feed(b"\n")
                         self.check(receiver, by_signal(signal.SIGINT), "interrupted")
                         sender.write(b"more\n")
+
+
+class Idle(ChannelTest):
+    """Nobody says anything, and the other end goes."""
+
+    def gone(self, sender: Child, told: str) -> None:
+        """The sender ends, though its input, which we hold open, says nothing."""
+        source, sender.process.stdin = sender.process.stdin, None
+        code, out, err = sender.end()
+        self.assertEqual((code, out), (3, b""))
+        self.assertRegex(err, told)
+        if source is not None:
+            source.close()
+
+    def test_a_sender_whose_receiver_dies(self):
+        sender, receiver = self.send(stdin=subprocess.PIPE), self.receive()
+        sender.feed(b"part\n")
+        self.assertEqual(receiver.line(), "part")
+        receiver.kill()
+        told = rf"\Ammapipc: {self.name}: the receiver died; \d bytes were not delivered, nor anything after them\n\Z"
+        self.gone(sender, told)
+
+    def test_a_sender_whose_receiver_goes_after_it_had_everything(self):
+        for how, told in (
+            ("close", r"\A\Z"),
+            ("abort", "the receiver gave up; 0 bytes were not delivered, nor anything after them"),
+        ):
+            sender = self.send(stdin=subprocess.PIPE)
+            sender.feed(b"part\n")
+            receiver = mmapipc.Receiver(self.name, timeout=DEADLINE)
+            self.assertEqual(receiver.readline(), b"part\n")
+            getattr(receiver, how)()
+            self.gone(sender, told)
+
+    def test_one_with_a_persistent_stream_goes_on(self):
+        sender = self.send("--persist", stdin=subprocess.PIPE)
+        for line in (b"one\n", b"two\n"):
+            sender.feed(line)
+            with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
+                self.assertEqual(receiver.readline(), line)
+        sender.feed(b"three\n")
+        sender.end_input()
+        self.assertEqual(self.receive().end(), (0, b"three\n", ""))
+        self.assertEqual(sender.end()[0], 0)
+
+    @unittest.skipIf(WINDOWS, "POSIX only: FIFOs, terminals and sockets as standard input")
+    def test_any_input_that_can_be_idle(self):
+        fifo = str(self.folder / "fifo")
+        os.mkfifo(fifo)
+        ours, theirs = socket.socketpair()
+        master, terminal = os.openpty()
+        inputs = (os.open(fifo, os.O_RDWR), theirs.detach(), terminal)
+        for source in inputs:
+            sender = self.send(stdin=source)
+            with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
+                self.assertFalse(receiver.poll())
+            self.gone(sender, r"\A\Z")
+        for descriptor in (*inputs, master):
+            os.close(descriptor)
+        ours.close()
+
+    def test_a_receiver_whose_reader_goes(self):
+        sender, receiver = self.send(stdin=subprocess.PIPE), self.receive()
+        sender.feed(b"part\n")
+        self.assertEqual(receiver.line(), "part")
+        receiver.stop_reading()
+        self.assertEqual(receiver.end(), (3, None, ""))
+        self.gone(sender, r"\A\Z")
+
+    @unittest.skipIf(WINDOWS, "POSIX only: a socket as standard output")
+    def test_a_receiver_whose_reader_was_at_a_socket(self):
+        ours, theirs = socket.socketpair()
+        with mmapipc.Sender(self.name, timeout=DEADLINE, persist=True) as sender:
+            sender.write(b"part")
+            receiver = subprocess.Popen([*MMAPIPC, "receive", self.name], stdout=theirs)
+            self.addCleanup(receiver.kill)
+            theirs.close()
+            self.assertEqual(ours.recv(9), b"part")
+            ours.close()
+            self.assertEqual(receiver.wait(DEADLINE), 3)

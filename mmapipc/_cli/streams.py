@@ -8,10 +8,10 @@ import io
 import os
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from .._system import system
-from ..errors import in_bytes
+from ..errors import ChannelError, in_bytes
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
@@ -35,11 +35,18 @@ class OpenFile:
     def __init__(self, file: io.RawIOBase, name: str) -> None:
         self.file = file
         self.name = name
+        self._readinto: Callable[[memoryview], int | None] = file.readinto
+
+    @contextlib.contextmanager
+    def looking(self, look: Callable[[], object]) -> Iterator[None]:
+        """Call `look()` now and then while a read waits for input; what it raises ends the wait."""
+        with system.watched_input(self.file, look) as self._readinto:
+            yield
 
     def read_into(self, view: memoryview) -> int:
         """Fill the view, or its beginning; return how many bytes came, 0 at the end."""
         with _trouble_with(self.name):
-            while (count := self.file.readinto(view)) is None:
+            while (count := self._readinto(view)) is None:
                 _wait_for(reads=[self.file])
         return count
 
@@ -54,6 +61,13 @@ class OpenFile:
                     raise ReaderGone from None
                 raise
         return count
+
+    def can_lose_reader(self) -> bool:
+        """Whether this is a pipe or a socket, whose reader can go."""
+        with contextlib.suppress(OSError):
+            mode = os.fstat(self.file.fileno()).st_mode
+            return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+        return False
 
     def enlarge(self) -> None:
         """If this is a pipe, let it take a whole piece at once."""
@@ -218,6 +232,8 @@ def _trouble_with(name: str) -> Iterator[None]:
     """Turn an OSError into a FileTrouble that names the file."""
     try:
         yield
+    except ChannelError:
+        raise  # some are OSErrors too
     except OSError as error:
         raise FileTrouble(f"{name}: {error.strerror or error}") from None
 

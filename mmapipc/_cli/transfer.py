@@ -31,7 +31,7 @@ def send(arguments: Namespace) -> None:
         progress.following(sender),
     ):
         source.enlarge()
-        _send_all(source, passing, sender)
+        _send_all(source, passing, sender, watched=not arguments.persist and arguments.ring_file is None)
     if arguments.hash is not None:
         streams.print_lines([checksum_line(passing.digest, arguments.input or "-")])
 
@@ -81,27 +81,31 @@ def _sender(arguments: Namespace, say: Callable[[str], None]) -> Sender:
     )
 
 
-def _send_all(source: OpenFile, passing: Passing, sender: Sender) -> None:
+def _send_all(source: OpenFile, passing: Passing, sender: Sender, *, watched: bool) -> None:
+    """Send to the end of the source; `watched`: not without a receiver, however long the source is silent."""
     try:
-        while count := source.read_into(view := sender.reserve(passing.turn())):
-            passing.passed(view, count)
-            sender.commit(count)
+        with source.looking(sender.check_receiver) if watched else contextlib.nullcontext():
+            while count := source.read_into(view := sender.reserve(passing.turn())):
+                passing.passed(view, count)
+                sender.commit(count)
     except (ReceiverGone, ChannelTimeout) as error:
         error.args = (f"{error}, nor anything after them",)
         raise
 
 
 def _receive_all(receiver: Receiver, passing: Passing, sink: OpenFile) -> None:
+    if sink.can_lose_reader():
+        receiver.watch_output(sink.file)
     try:
         while view := receiver.peek(passing.turn()):
             count = sink.write_from(view)
             passing.passed(view, count)
             # Acknowledge only what the output has: after a crash the rest comes again.
             receiver.consume(count)
-    except ReaderGone:
+    except (ReaderGone, BrokenPipeError):
         # As in `receive | head`: the reader has had enough, so the receiver leaves and does not give up.
         receiver.close()
-        raise
+        raise ReaderGone from None
 
 
 def _check_digest_output(path: str | None) -> None:

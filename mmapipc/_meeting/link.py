@@ -7,6 +7,7 @@ peer as exceptions.
 
 from __future__ import annotations
 
+import errno
 import os
 
 from .._ring import layout, ring
@@ -276,6 +277,12 @@ class SendingLink(Link):
         if self.half.in_flight and verdict is not None:
             self._raise_unless_fine(verdict, None)
 
+    def raise_if_gone(self) -> None:
+        """Raise when the receiver is gone, also one that has taken every byte so far."""
+        verdict = self.look(True)
+        if verdict is not None:
+            self._raise_unless_fine(verdict, None)
+
     def _raise_unless_fine(self, verdict: Verdict | None, timeout: float | None) -> None:
         """Raise what the verdict means, None that `timeout` seconds have passed."""
         if verdict in (Verdict.READY, Verdict.END):
@@ -348,10 +355,22 @@ class ReceivingLink(Link):
 
     role = RECEIVER
     half: Consumer
+    _output: int | None = None
 
     def join(self) -> None:
         """Make the half for the stream that is mapped."""
         self.half = self._join(Consumer)
+
+    def watch_output(self, descriptor: int) -> None:
+        """Let each wait end with BrokenPipeError when nobody reads any more what is written there."""
+        self._output = descriptor
+        self.waiter.bells.watch_output(descriptor)
+
+    def look(self, probe: bool) -> Verdict | None:
+        # As seldom as a look whether the sender lives, and at once when the bells know of something.
+        if probe and self._output is not None and system.reader_left(self._output):
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+        return super().look(probe)
 
     def wait(self) -> bool:
         """Wait for bytes; whether there are some, False at the end of the stream.

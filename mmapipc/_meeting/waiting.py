@@ -141,6 +141,9 @@ class Naps:
         """Watch nobody."""
         return False
 
+    def watch_output(self, descriptor: int) -> None:
+        """Not needed, as above."""
+
     def drain(self) -> None:
         """Nothing to do."""
 

@@ -6,7 +6,9 @@ is the only place that chooses between them.
 
 from __future__ import annotations
 
+import io
 import mmap
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -129,6 +131,9 @@ class Bells(Protocol):
     def watch(self, pid: int) -> bool:
         """Let a sleep end when that process does, once; return whether the system can."""
 
+    def watch_output(self, descriptor: int) -> None:
+        """Let a sleep end when nobody reads any more what is written there, once, where the system can."""
+
     def drain(self) -> None:
         """Forget rings; to be called now and then, or so many may gather that no more can be heard."""
 
@@ -208,6 +213,18 @@ class System(Protocol):
 
     def enlarge_pipe(self, descriptor: int, size: int) -> None:
         """Let a pipe hold so many bytes, where that can be had."""
+
+    def watched_input(
+        self, file: io.RawIOBase, look: Callable[[], object]
+    ) -> AbstractContextManager[Callable[[memoryview], int | None]]:
+        """The file's `readinto`; while it waits for input, `look()` is called now and then.
+
+        What `look` raises ends the wait.  It runs while that thread only waits, on
+        Windows in another one, and not at all where input cannot keep anybody waiting.
+        """
+
+    def reader_left(self, descriptor: int) -> bool:
+        """Whether that is a pipe or a socket which nobody reads any more, as far as the system tells."""
 
     def reader_is_gone(self, error: OSError, descriptor: int) -> bool:
         """Whether a write there has failed because nobody reads any more."""

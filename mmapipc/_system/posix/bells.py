@@ -32,6 +32,7 @@ class Bells:
         self.ring = functools.partial(os.write, peers.fileno(), b"\a")
         self.ring_own = functools.partial(os.write, own.fileno(), b"\a")
         self._watched: int | None = None
+        self._output: int | None = None
         self._process: Descriptor | None = None
         self._epoll: select.epoll | None = None
 
@@ -49,6 +50,8 @@ class Bells:
                 self._epoll = select.epoll()
                 # Edge-triggered: a ring is news once, and need not be read each time.
                 self._epoll.register(self._own.fileno(), select.EPOLLIN | select.EPOLLET)
+                if self._output is not None:
+                    self.watch_output(self._output)
                 return self._epoll.poll
         poll = select.poll()
         poll.register(self._own.fileno(), select.POLLIN)
@@ -71,6 +74,14 @@ class Bells:
                 self._process = next(map(Descriptor, map(os.pidfd_open, (pid,))))
                 self._epoll.register(self._process, select.EPOLLIN | select.EPOLLET)
         return self._process is not None
+
+    def watch_output(self, descriptor: int) -> None:
+        """See `contract.Bells`; only Linux can."""
+        self._output = descriptor
+        if self._epoll is not None:
+            with contextlib.suppress(OSError):  # a file of a kind for which nobody waits
+                # An error or a hang-up is told without being asked for.
+                self._epoll.register(descriptor, select.EPOLLET)
 
     def drain(self) -> None:
         """See `contract.Bells`."""

@@ -20,7 +20,13 @@ from .memory import (
 )
 from .private import directory, remove as remove
 from .roles import FileRoles, Roles
-from .terminal import enlarge_pipe as enlarge_pipe, reader_is_gone as reader_is_gone, redrawing as redrawing
+from .terminal import (
+    enlarge_pipe as enlarge_pipe,
+    reader_is_gone as reader_is_gone,
+    reader_left as reader_left,
+    redrawing as redrawing,
+    watched_input as watched_input,
+)
 
 # Total store order; everything else is taken to be weakly ordered.
 ORDERED = os.uname().machine.lower() in ("x86_64", "amd64", "i686", "i386")

@@ -42,6 +42,9 @@ class Bells:
             self._process = process if process else None
         return self._process is not None
 
+    def watch_output(self, descriptor: int) -> None:
+        """Nothing: who waits looks now and then."""
+
     def drain(self) -> None:
         """Nothing to do: a semaphore of at most 1 has room for every ring."""
 

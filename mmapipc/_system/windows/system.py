@@ -19,7 +19,13 @@ from .memory import (
     share as share,
 )
 from .roles import FileRoles, Roles
-from .terminal import enlarge_pipe as enlarge_pipe, reader_is_gone as reader_is_gone, redrawing as redrawing
+from .terminal import (
+    enlarge_pipe as enlarge_pipe,
+    reader_is_gone as reader_is_gone,
+    reader_left as reader_left,
+    redrawing as redrawing,
+    watched_input as watched_input,
+)
 
 # Also for x64 Python on an ARM processor: the emulation keeps the order.
 ORDERED = "amd64" in sys.version.lower()

@@ -22,6 +22,9 @@ SEMAPHORE_QUERY_STATE = 1
 SEMAPHORE_BASIC_INFORMATION = 0
 SYNCHRONIZE = 0x00100000
 WAIT_TIMEOUT = 258
+THREAD_TERMINATE = 1
+FILE_PIPE_LOCAL_INFORMATION = 24
+FILE_PIPE_CLOSING_STATE = 4
 ERROR_FILE_NOT_FOUND = 2
 ERROR_PATH_NOT_FOUND = 3
 ERROR_ACCESS_DENIED = 5
@@ -107,6 +110,25 @@ class SemaphoreInformation(ctypes.Structure):
     _fields_ = (("CurrentCount", wintypes.LONG), ("MaximumCount", wintypes.LONG))
 
 
+class PipeInformation(ctypes.Structure):
+    """FILE_PIPE_LOCAL_INFORMATION."""
+
+    _fields_ = tuple(
+        (name, wintypes.ULONG)
+        for name in (
+            *("NamedPipeType", "NamedPipeConfiguration", "MaximumInstances", "CurrentInstances"),
+            *("InboundQuota", "ReadDataAvailable", "OutboundQuota", "WriteQuotaAvailable"),
+            *("NamedPipeState", "NamedPipeEnd"),
+        )
+    )
+
+
+class IoStatusBlock(ctypes.Structure):
+    """IO_STATUS_BLOCK."""
+
+    _fields_ = (("Status", ctypes.c_void_p), ("Information", ctypes.c_void_p))
+
+
 create_semaphore = _declare(
     "CreateSemaphoreW", Handle, ctypes.c_void_p, wintypes.LONG, wintypes.LONG, wintypes.LPCWSTR
 )
@@ -138,6 +160,8 @@ file_information = _declare(
     "GetFileInformationByHandle", wintypes.BOOL, wintypes.HANDLE, ctypes.POINTER(FileInformation)
 )
 open_process = _declare("OpenProcess", Handle, wintypes.DWORD, wintypes.BOOL, wintypes.DWORD)
+open_thread = _declare("OpenThread", Handle, wintypes.DWORD, wintypes.BOOL, wintypes.DWORD)
+cancel_synchronous_io = _declare("CancelSynchronousIo", wintypes.BOOL, wintypes.HANDLE)
 wait_for = _declare("WaitForSingleObject", wintypes.DWORD, wintypes.HANDLE, wintypes.DWORD)
 get_console_mode = _declare("GetConsoleMode", wintypes.BOOL, wintypes.HANDLE, ctypes.POINTER(wintypes.DWORD))
 set_console_mode = _declare("SetConsoleMode", wintypes.BOOL, wintypes.HANDLE, wintypes.DWORD)
@@ -152,6 +176,17 @@ query_semaphore.argtypes = (
     ctypes.POINTER(SemaphoreInformation),
     wintypes.ULONG,
     ctypes.c_void_p,
+)
+
+# Only this tells a writer that the reader of a pipe is gone, without a write.
+query_information_file = ctypes.WinDLL("ntdll").NtQueryInformationFile
+query_information_file.restype = wintypes.LONG
+query_information_file.argtypes = (
+    wintypes.HANDLE,
+    ctypes.c_void_p,
+    ctypes.c_void_p,
+    wintypes.ULONG,
+    ctypes.c_int,
 )
 
 memoryview_at = ctypes.pythonapi.PyMemoryView_FromMemory
