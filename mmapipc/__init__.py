@@ -21,6 +21,8 @@ a ChannelError and also the built-in exception for the same trouble:
     RoleTaken        there is a sender, or a receiver, already
     LayoutError      the memory is damaged, or is no channel
 
+`wait` waits for several of them, and for other things, at once; event loops can
+wait for an end's `bell`.
 `Mapping` is shared memory alone, by name or of a file.
 
 Start with help(mmapipc.open), help(mmapipc.Sender), help(mmapipc.Mapping);
@@ -52,10 +54,12 @@ from .errors import (
 )
 from .files import open
 from .mapping import Mapping
+from .waiting import Bell, wait
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Bell",
     "ChannelError",
     "ChannelTimeout",
     "FileRefused",
@@ -80,4 +84,5 @@ __all__ = [
     "Undelivered",
     "UnsafeMemory",
     "open",
+    "wait",
 ]

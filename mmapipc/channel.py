@@ -37,8 +37,6 @@ A forked child does not inherit its parent's ends: in the child they are closed.
 
 from __future__ import annotations
 
-import _thread  # not threading, which is slow to import
-import contextlib
 import io
 import operator
 import os
@@ -49,9 +47,11 @@ import weakref
 from ._meeting import rendezvous
 from ._meeting.homes import home
 from ._meeting.link import ReceivingLink, SendingLink
+from ._meeting.waiting import checked_seconds
 from ._ring import layout
 from ._system import PEER, RECEIVER, SENDER
 from .errors import InvalidCapacity, LayoutError, SenderDied, StreamAborted
+from .waiting import Bell
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class _End(io.RawIOBase):
     @timeout.setter
     def timeout(self, timeout: float | None) -> None:
         self._check_open()
-        self._link.timeout = _seconds(self._name, timeout)
+        self._link.timeout = checked_seconds(self._name, timeout)
 
     @property
     def capacity(self) -> int:
@@ -135,9 +135,15 @@ class _End(io.RawIOBase):
         Waits until that is so, at most `timeout` seconds; None: as long as it takes.
         """
         self._check_open()
-        seconds = _seconds(self._name, timeout)
+        seconds = checked_seconds(self._name, timeout)
         self._link.half.check_not_shut()
         return self._link.poll(seconds)
+
+    @property
+    def bell(self) -> Bell:
+        """What an event loop can wait on for this end; its own `fileno()` is unsupported."""
+        self._check_open()
+        return Bell(self._link)
 
     def __repr__(self) -> str:
         kind = f"mmapipc.{type(self).__name__} {self._name!r}"
@@ -291,7 +297,7 @@ class Sender(_End):
         wait_for_role: bool = False,
     ) -> None:
         super().__init__(name)
-        seconds = _seconds(name, timeout)
+        seconds = checked_seconds(name, timeout)
         capacity = operator.index(capacity)
         if not 1 <= capacity <= layout.LARGEST_CAPACITY:
             raise InvalidCapacity(f"{name}: a ring has at least 1 byte and at most 2**62, not {capacity}")
@@ -456,7 +462,7 @@ class Receiver(_End):
         wait_for_role: bool = False,
     ) -> None:
         super().__init__(name)
-        self._link = ReceivingLink(home(name, file, wait_for_role), _seconds(name, timeout))
+        self._link = ReceivingLink(home(name, file, wait_for_role), checked_seconds(name, timeout))
         rendezvous.attach(self._link)
         if type(self).readinto is Receiver.readinto:
             # One call less on the hot path; the method below has the description.
@@ -582,19 +588,6 @@ class Receiver(_End):
             self._link.close()
         finally:
             self._leave()
-
-
-def _seconds(name: str, timeout: float | None) -> float | None:
-    """The timeout as a float, or None.  Raises ValueError."""
-    if timeout is None:
-        return None
-    with contextlib.suppress(TypeError, ValueError, OverflowError):
-        seconds = float(timeout)
-        if 0 <= seconds <= _thread.TIMEOUT_MAX:
-            return seconds
-    raise ValueError(
-        f"{name}: a timeout is a number of seconds from 0 to {_thread.TIMEOUT_MAX:.0f}, or None; not {timeout!r}"
-    )
 
 
 def _check_positive(n: int) -> None:

@@ -13,6 +13,8 @@ import io
 import warnings
 
 from .channel import Receiver, Sender
+from .errors import ReadFailed
+from .waiting import Bell
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
@@ -38,6 +40,15 @@ class _AbortingFile(_File):
     def _raw(self) -> Receiver | Sender:
         """The end itself."""
         raise NotImplementedError
+
+    @property
+    def bell(self) -> Bell:
+        """That of the end, see Bell; what is in the buffer counts too."""
+        return Bell(self._raw()._link, self._has_more)
+
+    def _has_more(self) -> bool:
+        """Whether a read does not wait, whatever the ring has."""
+        return False
 
     def abort(self) -> None:
         """Close as somebody who could not go on; what is still in the buffer is dropped."""
@@ -106,6 +117,13 @@ class BufferedReceiver(_AbortingFile, io.BufferedReader):
         except BaseException as error:
             self.raw.refuse_after(error)
             raise
+
+    def _has_more(self) -> bool:
+        try:
+            self.raw.check_not_refused()
+        except ReadFailed:
+            return True  # a read raises that
+        return self.tell() < self.raw.tell()
 
     def last_handed_on(self, count: int) -> bytes:
         """The last `count` bytes of what `read1` has returned, or as many of them as are known."""
@@ -197,6 +215,9 @@ class TextReceiver(_Text):
         """Whether a read would not wait for the first byte; otherwise as `BufferedReceiver.poll`."""
         self.buffer.raw.check_not_refused()
         return self._has_characters() or self.buffer.poll(timeout)
+
+    def _has_more(self) -> bool:
+        return self.buffer._has_more() or self._has_characters()
 
     def _has_characters(self) -> bool:
         """Whether characters are decoded and not yet read."""

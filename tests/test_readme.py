@@ -122,6 +122,19 @@ class Snippets(ReadmeTest):
         receiver = self.snippet(start + receiving + "    print(data, r.tell(), r.read(1))\n")
         self.assertEqual(self.ends_well(sender, receiver).rstrip(), b"b'hello' 6 b''")
 
+    @shows('receivers = [mmapipc.Receiver(name) for name in ("greeting", "weather")]')
+    def test_several_at_once(self, text):
+        weather = f"{self.name}.weather"
+        child = self.snippet(self.renamed(text).replace("weather", weather))
+        with mmapipc.Sender(self.name) as first, mmapipc.Sender(weather) as second:
+            for sender in (second, first, first):
+                sender.write(b"a line")
+                eventually(lambda sender=sender: not sender.in_flight, "it is taken")
+        self.assertEqual(
+            sorted(self.ends_well(child).decode().splitlines()),
+            sorted([f"{self.name} b'a line'"] * 2 + [f"{weather} b'a line'", f"{self.name} b''", f"{weather} b''"]),
+        )
+
     @shows(ASYNCIO)
     def test_receiving_in_asyncio(self, text):
         # What else runs in the loop goes on while it waits: for the sender, and for each piece.

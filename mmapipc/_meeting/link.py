@@ -131,6 +131,13 @@ class Link:
             return self.look(self.waiter.probe_is_due()) is not None
         return self.waiter.until_moved(self.look, timeout) is not None
 
+    def has_news(self, probe: bool) -> bool:
+        """Whether to move a byte would not wait, be it for an error; `probe` asks whether the peer lives."""
+        try:
+            return self.half.is_ready or self.look(probe) is not None
+        except LayoutError:
+            return True
+
     def abort(self) -> None:
         """Say that this end could not go on."""
         self.half.abort()

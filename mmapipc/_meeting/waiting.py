@@ -65,7 +65,7 @@ _FIRST_PARK = 0.05  # seconds
 # Seconds, after a long silence: the longest that a missed ring or a peer's death goes unnoticed.
 _LONGEST_PARK = 0.5
 _LONGEST_WATCHED_PARK = 2.0  # seconds, where neither can be missed in one namespace
-_GROWTH = 1.5  # of each nap over the one before
+GROWTH = 1.5  # of each nap over the one before
 _PARK_GROWTH = 2.0  # the same of parks
 _PROBE_EVERY = 0.05  # seconds between two system calls that ask whether the peer lives, at first
 _PARKS = 1024  # until the rings that may have gathered are forgotten
@@ -87,6 +87,20 @@ _FIRST_BAN = 512  # waits without a yield after that; 8 times as many after the 
 _LONGEST_BAN = 16384
 _FIRST_RETRY = 16  # waits until yields that did not help are tried again; 4 times as many after the next
 _LONGEST_RETRY = 1024
+
+
+def checked_seconds(name: str, timeout: float | None) -> float | None:
+    """The timeout as a float, or None.  Raises ValueError."""
+    if timeout is None:
+        return None
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
+        seconds = float(timeout)
+        if 0 <= seconds <= _thread.TIMEOUT_MAX:
+            return seconds
+    most = _thread.TIMEOUT_MAX
+    raise ValueError(
+        f"{name}: a timeout is a number of seconds from 0 to {most:.0f}, or None; not {timeout!r}"
+    )
 
 
 class Clock:
@@ -118,7 +132,7 @@ def until(poll: Callable[[], _T | None], timeout: float | None, clock: Clock) ->
         if left <= 0:
             return poll()
         clock.sleep(min(nap, left))
-        nap = min(_GROWTH * nap, _LONGEST_SEARCH)
+        nap = min(GROWTH * nap, _LONGEST_SEARCH)
 
 
 class Naps:
@@ -147,6 +161,13 @@ class Naps:
     def drain(self) -> None:
         """Nothing to do."""
 
+    def heard(self) -> list[int]:
+        """Nothing that a sleep could wait for."""
+        return []
+
+    def told(self, which: int) -> None:
+        """Nothing to take note of."""
+
 
 class Waiter:
     """How one end, `half`, waits for its peer.  `fenced` says that `clock.fence` is what it says."""
@@ -156,8 +177,9 @@ class Waiter:
         self._clock = clock
         self._now = clock.now
         self.bells: Bells | Naps = bells or Naps(clock)
-        # Seconds: the first sleep; how many times longer the next is; the longest.
-        self._steps = (_FIRST_PARK, _PARK_GROWTH, _LONGEST_PARK) if bells else (_FIRST_NAP, _GROWTH, _LONGEST_NAP)
+        # Seconds: the first sleep; the longest.  How many times longer each is than the one before.
+        self.spans = (_FIRST_PARK, _LONGEST_PARK) if bells else (_FIRST_NAP, _LONGEST_NAP)
+        self._growth = _PARK_GROWTH if bells else GROWTH
         self._fenced = fenced
         self._next_probe = 0.0
         self._parks = 0
@@ -247,6 +269,41 @@ class Waiter:
         self._half.sleep = self.bells.sleep  # type: ignore[method-assign]
         self._half.eager = waits
         self._looks = self._yields = 1
+    def arm(self, has_news: Callable[[bool], bool]) -> bool:
+        """Let this end's bell ring as soon as `has_news(probe)`; False, and nothing armed, if that is now."""
+        armed = False
+        try:
+            # Rings for what is over go first: one that comes from here on stays.
+            self.bells.drain()
+            self.call()
+            # ORDER: our call before the peer's state and counter, as in `park`.
+            self._clock.fence()
+            armed = not has_news(self.probe_is_due())
+        finally:
+            if not armed:
+                self.take_back()
+        return armed
+
+    def call(self) -> None:
+        """Store that the bell is to ring when the counter moves; a fence and a look are to follow."""
+        half = self._half
+        half.words[half.own_calls] = layout.parked(half.awaited)
+
+    def take_back(self) -> None:
+        """Store that nobody is to be woken; a ring for the last call may come all the same."""
+        half = self._half
+        half.words[half.own_calls] = 0
+
+    def enter(self) -> None:
+        """Begin a wait of this thread that is made elsewhere: `dismiss` ends it.  `leave` is to follow."""
+        self._thread = _thread.get_ident()
+
+    def leave(self) -> None:
+        """End it; nobody is to be woken any more.  May be called again."""
+        # The memory may have gone, with a signal handler that closed this end.
+        with contextlib.suppress(ValueError):
+            self.take_back()
+        self._thread = 0
 
     def until_moved(self, look: Callable[[bool], Verdict | None], timeout: float | None) -> Verdict | None:
         """Wait until the peer's counter moves (returns READY) or `look(probe)` gives a verdict.
@@ -259,11 +316,11 @@ class Waiter:
         try:
             verdict = self._until_moved(look, timeout)
         except ValueError:
-            self._check_not_dismissed()  # the memory may have gone
+            self.check_not_dismissed()  # the memory may have gone
             raise
         finally:
             self._thread = 0
-        self._check_not_dismissed()
+        self.check_not_dismissed()
         return verdict
 
     def dismiss(self, reason: str) -> None:
@@ -282,7 +339,8 @@ class Waiter:
         with contextlib.suppress(BlockingIOError):
             self.bells.ring_own()
 
-    def _check_not_dismissed(self) -> None:
+    def check_not_dismissed(self) -> None:
+        """Raise ValueError with the reason if this end is closed."""
         if self._reason is not None:
             raise ValueError(self._reason)
 
@@ -311,9 +369,9 @@ class Waiter:
     ) -> Verdict | None:
         half = self._half
         known = half.awaited
-        span = self._steps[0]
+        span = self.spans[0]
         while True:
-            self._check_not_dismissed()
+            self.check_not_dismissed()
             now = self._clock.now()
             probe = self.probe_is_due(now - began)
             left = span if timeout is None else began + timeout - now
@@ -326,10 +384,8 @@ class Waiter:
             if self.park(look, min(span, left)):
                 return Verdict.READY
             if self._clock.now() - now < min(span, left):
-                # A ring for what is over, or the peer's process has ended.
-                self._next_probe = 0.0
-            _, growth, longest = self._steps  # a look may have begun to watch the peer
-            span = min(growth * span, longest)
+                self.suspect()
+            span = min(self._growth * span, self.spans[1])
 
     def park(self, look: Callable[[bool], Verdict | None], seconds: float) -> bool:
         """Sleep until the peer's counter moves, after one more look; return whether it has."""
@@ -353,7 +409,11 @@ class Waiter:
     def watch(self, pid: int) -> None:
         """Let a park end when the peer's process does, where the system can tell."""
         if self.bells.watch(pid) and self._fenced:
-            self._steps = (_FIRST_PARK, _PARK_GROWTH, _LONGEST_WATCHED_PARK)
+            self.spans = (self.spans[0], _LONGEST_WATCHED_PARK)
+
+    def suspect(self) -> None:
+        """Ask soon whether the peer lives: a ring was for what is over, or the peer's process has ended."""
+        self._next_probe = 0.0
 
     def probe_is_due(self, waited: float = 0.0) -> bool:
         """Whether it is time to ask whether the peer lives; less often after a long wait, in seconds."""

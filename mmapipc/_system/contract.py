@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import io
 import mmap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 from .names import Place
 
@@ -137,6 +137,19 @@ class Bells(Protocol):
     def drain(self) -> None:
         """Forget rings; to be called now and then, or so many may gather that no more can be heard."""
 
+    def fileno(self) -> int:
+        """The descriptor that is readable once this end's bell has rung.  UnsupportedOperation on Windows."""
+
+    @property
+    def handle(self) -> int:
+        """The handle that a ring sets, and a wait for it resets.  Raises AttributeError on POSIX."""
+
+    def heard(self) -> list[int]:
+        """What a sleep waits for, see `System.sleep_on`: the bell, and the watched process if any."""
+
+    def told(self, which: int) -> None:
+        """Take note that this one of them has ended a sleep: it is news only once."""
+
     def close(self) -> None:
         """Let go of them."""
 
@@ -195,6 +208,13 @@ class System(Protocol):
 
     def channels(self) -> list[str]:
         """The names of this user's channels.  Raises MemoryRefused where the system does not tell."""
+
+    def sleep_on(self, waited: Sequence[Any], seconds: float) -> list[Any]:
+        """Sleep until some of these are ready, or for so many seconds; return those that are, in their order.
+
+        On POSIX descriptors, or what has a `fileno()`, that can be read from; on
+        Windows handles, or what `multiprocessing.connection.wait` takes.
+        """
 
     def fence(self) -> None:
         """A full barrier on every processor that runs a process which has called `join_fences`, where that can be had."""

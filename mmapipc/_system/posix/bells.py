@@ -17,7 +17,8 @@ from ..files import Descriptor, owned
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
     import io
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from typing import Any, NoReturn
 
 _FULL = 1 << 16  # bytes, that a FIFO holds at most
 
@@ -52,6 +53,8 @@ class Bells:
                 self._epoll.register(self._own.fileno(), select.EPOLLIN | select.EPOLLET)
                 if self._output is not None:
                     self.watch_output(self._output)
+                if self._process is not None:
+                    self._epoll.register(self._process, select.EPOLLIN | select.EPOLLET)
                 return self._epoll.poll
         poll = select.poll()
         poll.register(self._own.fileno(), select.POLLIN)
@@ -65,14 +68,13 @@ class Bells:
 
     def watch(self, pid: int) -> bool:
         """See `contract.Bells`; only Linux can."""
-        if self._watched is None:
-            self.sleep = self._best_sleep()  # type: ignore[method-assign,assignment]
-        if pid != self._watched and self._epoll is not None:
+        if pid != self._watched:
             self._watched, self._process = pid, None
             # Not there, or in another namespace: who waits asks for the claim now and then.
             with contextlib.suppress(AttributeError, OSError):
                 self._process = next(map(Descriptor, map(os.pidfd_open, (pid,))))
-                self._epoll.register(self._process, select.EPOLLIN | select.EPOLLET)
+                if self._epoll is not None:
+                    self._epoll.register(self._process, select.EPOLLIN | select.EPOLLET)
         return self._process is not None
 
     def watch_output(self, descriptor: int) -> None:
@@ -88,6 +90,27 @@ class Bells:
         with contextlib.suppress(BlockingIOError):
             os.read(self._own.fileno(), _FULL)
 
+    def fileno(self) -> int:
+        """See `contract.Bells`."""
+        return self._own.fileno()
+
+    @property
+    def handle(self) -> NoReturn:
+        """See `contract.Bells`."""
+        raise AttributeError("a bell has no handle on POSIX: wait for its fileno()")
+
+    def heard(self) -> list[int]:
+        """See `contract.Bells`."""
+        own = self._own.fileno()
+        return [own] if self._process is None else [own, self._process]
+
+    def told(self, which: int) -> None:
+        """See `contract.Bells`."""
+        if which == self._process:
+            self._process = None
+        else:
+            self.drain()
+
     def close(self) -> None:
         """See `contract.Bells`."""
         self._process = None
@@ -95,6 +118,17 @@ class Bells:
             self._epoll.close()
         self._own.close()
         self._peers.close()
+
+
+def sleep_on(waited: Sequence[Any], seconds: float) -> list[Any]:
+    """See `contract.System`."""
+    descriptors = [each if isinstance(each, int) else each.fileno() for each in waited]
+    poll = select.poll()
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    # Any event: an end, or an error, does not wait either.
+    ready = {descriptor for descriptor, _ in poll.poll(seconds * 1000)}
+    return [each for each, descriptor in zip(waited, descriptors) if descriptor in ready]
 
 
 def bells(own: str, peers: str) -> Bells | None:
@@ -120,4 +154,3 @@ def _open(path: str) -> io.FileIO:
         return file
     file.close()
     raise OSError
-

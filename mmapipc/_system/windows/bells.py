@@ -8,8 +8,19 @@ from __future__ import annotations
 import _winapi  # as multiprocessing.connection does: it also ends a wait on Ctrl-C
 import contextlib
 import functools
+import io
+import math
+import time
 
 from . import win32
+
+TYPE_CHECKING = False  # as in typing, which is slow to import
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any, NoReturn
+
+_AT_ONCE = 60  # handles; the system takes 64, of which the interpreter has one
+_BETWEEN_LOOKS = 0.01  # seconds, at those handles that are more
 
 
 class Bells:
@@ -26,12 +37,11 @@ class Bells:
 
     def sleep(self, seconds: float, events: int = 1) -> object:
         """See `contract.Bells`."""
-        handles = [each.value for each in (self._own, self._process) if each is not None and each.value]
+        handles = self.heard()
         with contextlib.suppress(InterruptedError):
             ended = _winapi.WaitForMultipleObjects(handles, False, int(seconds * 1000) + 1)
-            if self._process is not None and ended == _winapi.WAIT_OBJECT_0 + 1:
-                self._process.close()  # told once
-                self._process = None
+            if ended != _winapi.WAIT_TIMEOUT:
+                self.told(handles[ended - _winapi.WAIT_OBJECT_0])
         return None
 
     def watch(self, pid: int) -> bool:
@@ -46,13 +56,55 @@ class Bells:
         """Nothing: who waits looks now and then."""
 
     def drain(self) -> None:
-        """Nothing to do: a semaphore of at most 1 has room for every ring."""
+        """See `contract.Bells`."""
+        win32.wait_for(self._own, 0)
+
+    def fileno(self) -> NoReturn:
+        """See `contract.Bells`."""
+        raise io.UnsupportedOperation("a bell has no descriptor on Windows: wait for its handle")
+
+    @property
+    def handle(self) -> int:
+        """See `contract.Bells`."""
+        return self._own.value or 0
+
+    def heard(self) -> list[int]:
+        """See `contract.Bells`."""
+        return [each.value for each in (self._own, self._process) if each is not None and each.value]
+
+    def told(self, which: int) -> None:
+        """See `contract.Bells`; the wait has taken the ring."""
+        if self._process is not None and which == self._process.value:
+            self._process.close()
+            self._process = None
 
     def close(self) -> None:
         """See `contract.Bells`."""
         for handle in (self._own, self._peers, self._process):
             if handle is not None:
                 handle.close()
+
+
+def sleep_on(waited: Sequence[Any], seconds: float) -> list[Any]:
+    """See `contract.System`.  Sleeps on the first handles; looks at those that are too many now and then."""
+    from multiprocessing import connection  # slow to import, and seldom needed
+
+    if not waited:
+        time.sleep(seconds)  # `wait` would not sleep
+        return []
+    end = time.perf_counter() + seconds
+    first, *more = [waited[start : start + _AT_ONCE] for start in range(0, len(waited), _AT_ONCE)]
+    ready: list[Any] = []
+    with contextlib.suppress(InterruptedError):  # Ctrl-C: the interpreter goes on with its handler
+        while True:
+            span = min(seconds, _BETWEEN_LOOKS) if more else seconds
+            ready += connection.wait(first, math.ceil(span * 1000) / 1000)
+            for batch in more:
+                ready += connection.wait(batch, 0)
+            seconds = end - time.perf_counter()
+            if ready or seconds <= 0:
+                break
+    return ready
 
 
 def bells(own: str, peers: str) -> Bells | None:
