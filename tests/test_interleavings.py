@@ -2,7 +2,7 @@
 
 The actors below meet, move bytes, wait and leave as `Sender` and `Receiver` do,
 through the real `rendezvous`, `link`, `waiting`, `ring` and `states`.  Only the
-memory, the claims, the clock and the futex are pretended.  Payload bytes are
+memory, the claims, the clock and the bells are pretended.  Payload bytes are
 distinct, so a byte read too early, too late or twice shows.
 """
 

@@ -4,7 +4,7 @@ import signal
 import unittest
 
 from mmapipc._meeting.waiting import Clock, Waiter, until
-from mmapipc._ring import layout
+from mmapipc._ring import layout, ring as ring_module
 from mmapipc._ring.states import Verdict
 
 from .helpers import WINDOWS, Background, ChannelTest, eventually
@@ -126,6 +126,62 @@ class Parking(unittest.TestCase):
         self.assertIsNone(waiter.until_moved(lambda probe: looks.append((clock.time, probe)), 3.0))
         self.assertAlmostEqual(clock.time, 103.0, delta=0.01)
         self.assertTrue(looks[-1][1])
+
+
+class Answers(unittest.TestCase):
+    """Waiting for an answer."""
+
+    def waiter(self, asleep: object = lambda: None) -> tuple[Ring, Waiter, FakeClock]:
+        ring, clock = Ring(4), FakeClock()
+        waiter = Waiter(ring.consumer, FakeBells(clock, asleep), clock)
+        waiter.limit(None)
+        self.addCleanup(setattr, ring_module, "wrote", False)
+        ring_module.wrote = True
+        return ring, waiter, clock
+
+    def test_an_answer_ends_it(self) -> None:
+        ring, waiter, clock = self.waiter(lambda: ring.put(b"a"))
+        self.assertEqual(waiter.rest(0), 1)
+        self.assertEqual(ring.words[layout.RECEIVER_CALLS], 0)
+        self.assertEqual(ring.take(1), b"a")
+        # The next wait has its own time.
+        waiter.bells.asleep = lambda: None
+        clock.time += 100
+        self.assertIsNone(waiter.until_moved(lambda probe: None, 3.0))
+        self.assertAlmostEqual(clock.time, clock.slept[0] + 203.0, delta=0.1)
+
+    def test_without_an_answer_its_time_counts(self) -> None:
+        _, waiter, clock = self.waiter()
+        self.assertEqual(waiter.rest(0), 0)
+        self.assertIsNone(waiter.until_moved(lambda probe: None, 3.0))
+        self.assertAlmostEqual(clock.time, 103.0, delta=0.1)
+
+    def test_nobody_waits_for_an_answer_that_cannot_come(self) -> None:
+        for why in ("the stream has ended", "it is not to wait", "nothing was asked"):
+            ring, waiter, clock = self.waiter()
+            if why == "the stream has ended":
+                ring.producer.finish()
+            elif why == "it is not to wait":
+                waiter.limit(0.0)
+            else:
+                ring_module.wrote = False
+            with self.subTest(why):
+                self.assertEqual(waiter.rest(0), 0)
+                self.assertEqual(clock.slept, [])
+
+    def test_what_does_not_help_is_left_out(self) -> None:
+        _, waiter, clock = self.waiter()
+        yields = []
+        waiter._clock.give_way = lambda: yields.append(clock.time)  # type: ignore[method-assign]
+        for _ in range(8):
+            ring_module.wrote = True
+            waiter.rest(0)
+        self.assertTrue(yields)
+        del yields[:]
+        for _ in range(10):
+            ring_module.wrote = True
+            waiter.rest(0)
+        self.assertEqual(yields, [])
 
 
 class Waits(ChannelTest):

@@ -219,7 +219,6 @@ class Waiter:
             half.eager -= 1
         elif self._yield(known, began):
             return words[peer]
-        self._began = began
         self._thread = _thread.get_ident()
         try:
             words[half.own_calls] = layout.parked(known)
@@ -234,6 +233,8 @@ class Waiter:
             raise
         finally:
             self._thread = 0
+        if words[peer] == known:
+            self._began = began  # what follows is the same wait
         return words[peer]
 
     def _yield(self, known: int, began: float) -> bool:

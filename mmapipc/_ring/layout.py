@@ -36,7 +36,8 @@ The two sequences count bytes since the start of the stream and never wrap (at
 `write_seq - read_seq`, free ones are `capacity` less that.
 
 "Calls" is what an end wants of its peer, which looks there after every counter
-that it stores: 1 = parked, wake me; 2 = the receiver left.
+that it stores: an odd number = parked, ring when your counter is no longer half
+of it; 2 = the receiver left.
 
 A ring in a file of the user's has the same bytes; `owner` there stands for the
 channel's name, so that no other channel takes the file for its own.  While the

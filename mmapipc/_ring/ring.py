@@ -946,6 +946,9 @@ class Consumer(Half):
         try:
             self._seen = seen
             return self._wait_for_more_than(seen)
+        except ValueError:
+            self.check_not_shut()  # by another thread
+            raise
         finally:
             self._seen = 0
 

@@ -11,6 +11,7 @@ import functools
 import os
 import select
 import stat
+import sys
 
 from ..files import Descriptor, owned
 
@@ -35,7 +36,7 @@ class Bells:
         self._watched: int | None = None
         self._output: int | None = None
         self._process: Descriptor | None = None
-        self._epoll: select.epoll | None = None
+        self._epoll: Any = None
 
     def sleep(self, seconds: float, events: int = 1) -> object:
         """See `contract.Bells`."""
@@ -44,9 +45,7 @@ class Bells:
         return self.sleep(seconds, events)
 
     def _best_sleep(self) -> Callable[[float, int], object]:
-        if self._epoll is not None:
-            return self._epoll.poll
-        if hasattr(select, "epoll"):
+        if sys.platform == "linux":
             with contextlib.suppress(OSError):
                 self._epoll = select.epoll()
                 # Edge-triggered: a ring is news once, and need not be read each time.
@@ -55,7 +54,8 @@ class Bells:
                     self.watch_output(self._output)
                 if self._process is not None:
                     self._epoll.register(self._process, select.EPOLLIN | select.EPOLLET)
-                return self._epoll.poll
+                best: Callable[[float, int], object] = self._epoll.poll
+                return best
         poll = select.poll()
         poll.register(self._own.fileno(), select.POLLIN)
 
@@ -70,17 +70,18 @@ class Bells:
         """See `contract.Bells`; only Linux can."""
         if pid != self._watched:
             self._watched, self._process = pid, None
-            # Not there, or in another namespace: who waits asks for the claim now and then.
-            with contextlib.suppress(AttributeError, OSError):
-                self._process = next(map(Descriptor, map(os.pidfd_open, (pid,))))
-                if self._epoll is not None:
-                    self._epoll.register(self._process, select.EPOLLIN | select.EPOLLET)
+            if sys.platform == "linux":
+                # Not there, or in another namespace: who waits asks for the claim now and then.
+                with contextlib.suppress(AttributeError, OSError):
+                    self._process = next(map(Descriptor, map(os.pidfd_open, (pid,))))
+                    if self._epoll is not None:
+                        self._epoll.register(self._process, select.EPOLLIN | select.EPOLLET)
         return self._process is not None
 
     def watch_output(self, descriptor: int) -> None:
         """See `contract.Bells`; only Linux can."""
         self._output = descriptor
-        if self._epoll is not None:
+        if sys.platform == "linux" and self._epoll is not None:
             with contextlib.suppress(OSError):  # a file of a kind for which nobody waits
                 # An error or a hang-up is told without being asked for.
                 self._epoll.register(descriptor, select.EPOLLET)
