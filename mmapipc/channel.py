@@ -384,7 +384,7 @@ class Sender(_End):
         self._link.half.commit(k)
 
     def check_receiver(self) -> None:
-        """Raise ReceiverGone if the receiver left, gave up or died, even one that has taken every byte so far.
+        """Raise ReceiverGone if the receiver is gone, even one that has taken every byte so far.
 
         For a program that waits for something else before it sends more.  Does
         not wait; a stream that persists loses nothing, so then nothing is
@@ -562,7 +562,7 @@ class Receiver(_End):
         return self._link.half.peek(n)
 
     def watch_output(self, file: int | io.IOBase) -> None:
-        """Let each wait for bytes end with BrokenPipeError when nobody reads `file` any more, a pipe or a socket.
+        """Let a wait for bytes end with BrokenPipeError when nobody reads the pipe or socket `file` any more.
 
         For a program that passes the bytes on to that file, which must stay open
         as long as this end: it would notice no earlier than at its next write.

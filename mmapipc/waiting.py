@@ -109,8 +109,9 @@ def wait(ends: Iterable[_T], timeout: float | None = None) -> list[_T]:
     Windows handles, and what `multiprocessing.connection.wait` takes.
 
     Sleeps once for all, until a bell rings.  That the other end was killed is
-    told within half a second or so.  Windows waits for 60 handles at once (an
-    end has one or two): of more it looks at the rest every 10 ms.
+    told within half a second or so.  On Windows a thread waits for 60 handles
+    at most, and an end has one or two: with more there are more threads, while
+    it sleeps.
 
     Thread-safety: one thread at a time for each end, as always.  Raises
     ValueError when an end is closed, or is closed by another thread meanwhile,

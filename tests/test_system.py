@@ -220,7 +220,7 @@ class Objects(SystemTest):
             for kind, role in ((mmapipc.Sender, "sender"), (mmapipc.Receiver, "receiver")):
                 with self.object("CreateSemaphoreW", count, most, place.of(role)):
                     with self.assertRaises(mmapipc.MemoryRefused) as caught:
-                        kind(self.name, timeout=0)
+                        kind(self.name, timeout=DEADLINE)
                     self.assertNotIn("pid", str(caught.exception))
                     self.assertIn("tidies up", str(caught.exception))
         self.exchange()

@@ -17,6 +17,11 @@ from mmapipc._system import system
 
 from .helpers import DEADLINE, WINDOWS, Background, ChannelTest, eventually, open_handles
 
+if WINDOWS:
+    from mmapipc._system.windows import bells
+else:
+    from mmapipc._system.posix import bells
+
 # Opens ends of the channels name.0, name.1 and so on; does what its input says.
 SENDS = """
 ends = [mmapipc.Sender(f'{name}.{number}', capacity=8) for number in range(int(sys.argv[2]))]
@@ -41,12 +46,11 @@ with mmapipc.Sender(name + '.back') as back, mmapipc.Receiver(name) as there:
     while data := there.read(4096):
         back.write(data)
 """
-BELLS = f"mmapipc._system.{'windows' if WINDOWS else 'posix'}.bells.bells"
 
 
 def no_bells():
     """Here ends open without bells."""
-    return mock.patch(BELLS, lambda own, peers: None)
+    return mock.patch.object(bells, "bells", lambda own, peers: None)
 
 
 class WaitTest(ChannelTest):
@@ -81,9 +85,9 @@ class Waits(WaitTest):
         self.assertEqual(mmapipc.wait(receivers, 0), [])
         for _ in range(3):
             for number, receiver in enumerate(receivers):
-                child.feed(b"%d abc\n" % number)
+                child.feed(b"%d a\n" % number)
                 self.assertEqual(mmapipc.wait(receivers, DEADLINE), [receiver])
-                self.assertEqual(b"".join(receiver.read(1) for _ in b"abc"), b"abc")
+                self.assertEqual(receiver.read(9), b"a")
         child.feed(b"2 a\n0 b\n")
         eventually(lambda: first.in_flight and third.in_flight, "both are sent")
         self.assertEqual(mmapipc.wait(receivers), [first, third])
@@ -215,9 +219,9 @@ class Waits(WaitTest):
         receivers, child = self.receivers(200)
         self.assertEqual(mmapipc.wait(receivers, 0.2), [])
         for number in (0, 199, 61, 62, 100, 100):
-            self.later(lambda number=number: child.feed(b"%d abc\n" % number))
+            self.later(lambda number=number: child.feed(b"%d a\n" % number))
             self.assertEqual(mmapipc.wait(receivers, DEADLINE), [receivers[number]])
-            self.assertEqual(receivers[number].read(9), b"abc")
+            self.assertEqual(receivers[number].read(9), b"a")
         child.kill()
         eventually(lambda: mmapipc.wait(receivers, DEADLINE) == receivers, "all are told of")
 
@@ -335,6 +339,12 @@ class Mixes(WaitTest):
                 self.assertEqual(mmapipc.wait(mixed, DEADLINE), [semaphores[number].value])
             self.later(lambda: sender.write(b"a"))
             self.assertEqual(mmapipc.wait(mixed, DEADLINE), [receiver])
+            receiver.read(1)
+            for number in (69, 0):  # in a batch that is not the first, and in that
+                mixed[1 + number] = 0x7FFFFFF0  # nobody's
+                with self.assertRaises(OSError):
+                    mmapipc.wait(mixed, DEADLINE)
+                mixed[1 + number] = semaphores[number].value
 
     def test_files_and_what_they_have_read_ahead(self):
         for mode in ("rb", "r"):

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, NoReturn
 
-_AT_ONCE = 60  # handles; the system takes 64, of which the interpreter has one
-_BETWEEN_LOOKS = 0.01  # seconds, at those handles that are more
+_AT_ONCE = 60  # handles that a thread waits for; the system takes 64, and two are ours and the interpreter's
 
 
 class Bells:
@@ -86,25 +85,47 @@ class Bells:
 
 
 def sleep_on(waited: Sequence[Any], seconds: float) -> list[Any]:
-    """See `contract.System`.  Sleeps on the first handles; looks at those that are too many now and then."""
-    from multiprocessing import connection  # slow to import, and seldom needed
+    """See `contract.System`.  What is too much for one thread has more, for as long as the sleep lasts."""
+    import threading  # both are slow to import, and seldom needed
+    from multiprocessing import connection
 
     if not waited:
-        time.sleep(seconds)  # `wait` would not sleep
+        time.sleep(seconds)  # `connection.wait` would not
         return []
-    end = time.perf_counter() + seconds
-    first, *more = [waited[start : start + _AT_ONCE] for start in range(0, len(waited), _AT_ONCE)]
-    ready: list[Any] = []
-    with contextlib.suppress(InterruptedError):  # Ctrl-C: the interpreter goes on with its handler
-        while True:
-            span = min(seconds, _BETWEEN_LOOKS) if more else seconds
-            ready += connection.wait(first, math.ceil(span * 1000) / 1000)
-            for batch in more:
-                ready += connection.wait(batch, 0)
-            seconds = end - time.perf_counter()
-            if ready or seconds <= 0:
-                break
-    return ready
+    batches = [waited[start : start + _AT_ONCE] for start in range(0, len(waited), _AT_ONCE)]
+    ready: list[list[Any]] = [[] for _ in batches]
+    failed: list[Exception] = []
+    over = win32.create_semaphore(None, 0, len(batches) ** 2, None)
+
+    def sleep(number: int) -> None:
+        """Sleep on one batch, and then let all the others end their sleeps."""
+        batch = batches[number]
+        try:
+            ended = connection.wait([*batch, over.value], math.ceil(seconds * 1000) / 1000)
+            ready[number] = ended[:-1] if over.value in ended else ended
+        finally:
+            win32.release_semaphore(over, len(batches), None)
+
+    def sleep_in_thread(number: int) -> None:
+        try:
+            sleep(number)
+        except Exception as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=sleep_in_thread, args=(number,)) for number in range(1, len(batches))]
+    try:
+        for thread in threads:
+            thread.start()
+        with contextlib.suppress(InterruptedError):  # Ctrl-C: the interpreter goes on with its handler
+            sleep(0)
+    finally:
+        win32.release_semaphore(over, len(batches), None)
+        for thread in threads:
+            if thread.ident is not None:
+                thread.join()
+    if failed:
+        raise failed[0]
+    return [each for batch in ready for each in batch]
 
 
 def bells(own: str, peers: str) -> Bells | None:
