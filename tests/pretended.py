@@ -82,8 +82,12 @@ class Bells:
         """Wake who sleeps."""
         self._world.machine.ring(BELLS[PEER[self._world.role]])
 
-    def watch(self, pid: int) -> None:
-        """Nothing: whoever sleeps wakes when somebody has died."""
+    def ring_own(self) -> None:
+        """Nothing: no other thread sleeps."""
+
+    def watch(self, pid: int) -> bool:
+        """False: whoever sleeps wakes when somebody has died."""
+        return False
 
     def watch_output(self, descriptor: int) -> None:
         """Nothing: there is none."""

@@ -161,8 +161,9 @@ class Link:
             return
         try:
             self.waiter.bells.ring()
-        except BlockingIOError:
-            pass  # there are rings enough
+        except ValueError:
+            self.half.check_not_shut()  # by another thread
+            raise
         self.half.rung = calls
         if ring.wrote or self.role == RECEIVER:
             # A stream: this process writes on, or the ring was full.  The peer may be on this very

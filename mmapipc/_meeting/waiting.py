@@ -337,7 +337,7 @@ class Waiter:
             self._ring_own()
 
     def _ring_own(self) -> None:
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(ValueError):  # closed already, when an earlier attempt to leave was interrupted
             self.bells.ring_own()
 
     def check_not_dismissed(self) -> None:

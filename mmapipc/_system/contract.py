@@ -120,13 +120,13 @@ class Bells(Protocol):
         """
 
     def ring(self) -> object:
-        """Ring the other end's bell.  Raises BlockingIOError when it is full of rings, which do as well.
+        """Ring the other end's bell.  Raises ValueError when this end has closed its bells.
 
         A full memory barrier: what follows comes after what was stored before.
         """
 
     def ring_own(self) -> object:
-        """Ring this end's, for another thread that sleeps.  Raises BlockingIOError, as above."""
+        """Ring this end's, for another thread that sleeps.  Raises ValueError, as above."""
 
     def watch(self, pid: int) -> bool:
         """Let a sleep end when that process does, once; return whether the system can."""

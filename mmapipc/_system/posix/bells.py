@@ -30,9 +30,10 @@ class Bells:
     def __init__(self, own: io.FileIO, peers: io.FileIO) -> None:
         self._own = own
         self._peers = peers
-        # In C from here to the system call.
-        self.ring = functools.partial(os.write, peers.fileno(), b"\a")
-        self.ring_own = functools.partial(os.write, own.fileno(), b"\a")
+        # In C from here to the system call.  Of the file, and not by its number, which may be another's once it is
+        # closed.  A FIFO that is full of rings takes no more of them, and says nothing.
+        self.ring = functools.partial(peers.write, b"\a")
+        self.ring_own = functools.partial(own.write, b"\a")
         self._watched: int | None = None
         self._output: int | None = None
         self._process: Descriptor | None = None
