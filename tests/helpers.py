@@ -56,6 +56,8 @@ homes.Claiming.attempt = told
 
 MMAPIPC = [sys.executable, "-m", "mmapipc"]
 
+needs_bells = unittest.skipIf("MMAPIPC_NO_BELLS" in os.environ, "the bells are switched off")
+
 _numbers = itertools.count(1)
 
 

@@ -12,7 +12,7 @@ import mmapipc
 from mmapipc._meeting import waiting
 from mmapipc._system import RECEIVER, SENDER, system
 
-from .helpers import DEADLINE, WINDOWS, ChannelTest, open_handles
+from .helpers import DEADLINE, WINDOWS, ChannelTest, needs_bells, open_handles
 
 # So long a sleep, that a test which needs its end fails.
 PATIENT = """
@@ -27,13 +27,12 @@ with mmapipc.Receiver(name + 'a', timeout=60) as receiver, mmapipc.Sender(name +
 """
 
 
+@needs_bells
 class Patient(ChannelTest):
     """Nobody wakes by himself here."""
 
     def setUp(self) -> None:
         super().setUp()
-        if "MMAPIPC_NO_BELLS" in os.environ:
-            self.skipTest("the bells are switched off")
         for name in ("_FIRST_PARK", "_LONGEST_PARK", "_LONGEST_WATCHED_PARK"):
             patch = mock.patch.object(waiting, name, 1000.0)
             patch.start()

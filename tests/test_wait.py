@@ -15,7 +15,7 @@ import mmapipc
 from mmapipc._ring import layout
 from mmapipc._system import system
 
-from .helpers import DEADLINE, WINDOWS, Background, ChannelTest, eventually, open_handles
+from .helpers import DEADLINE, WINDOWS, Background, ChannelTest, eventually, open_handles, needs_bells
 
 if WINDOWS:
     from mmapipc._system.windows import bells
@@ -125,6 +125,7 @@ class Waits(WaitTest):
                 with self.assertRaises(ValueError):
                     mmapipc.wait([receiver], timeout)
 
+    @needs_bells
     def test_it_sleeps_and_does_not_look_all_the_time(self):
         with self.both(capacity=8) as (_, receiver):
             with mock.patch.object(system, "sleep_on", wraps=system.sleep_on) as slept:
@@ -133,6 +134,7 @@ class Waits(WaitTest):
             spans = [call.args[1] for call in slept.call_args_list]
             self.assertLessEqual(max(spans), 0.5)
 
+    @needs_bells
     def test_a_ring_ends_the_sleep(self):
         with self.both(capacity=8) as (sender, receiver):
             slept = system.sleep_on
@@ -191,6 +193,7 @@ class Waits(WaitTest):
                     receiver.close()
                 receivers, child = self.receivers(2)
 
+    @needs_bells
     def test_a_persistent_sender_whose_receiver_was_killed_sleeps_on(self):
         with mmapipc.Sender(self.name, capacity=4, persist=True) as sender:
             child = self.python(TAKES, stdin=subprocess.PIPE)
@@ -207,6 +210,7 @@ class Waits(WaitTest):
             child.end()
             sender.abort()
 
+    @needs_bells
     def test_damaged_memory_is_an_error_to_be_met(self):
         with self.both(capacity=4) as (sender, receiver):
             words = sender._link.half.words
@@ -346,6 +350,7 @@ class Mixes(WaitTest):
                     mmapipc.wait(mixed, DEADLINE)
                 mixed[1 + number] = semaphores[number].value
 
+    @needs_bells
     def test_files_and_what_they_have_read_ahead(self):
         for mode in ("rb", "r"):
             with self.subTest(mode), mmapipc.Sender(self.name) as sender:
@@ -365,6 +370,7 @@ class Mixes(WaitTest):
                     self.assertEqual(mmapipc.wait([file], DEADLINE), [file])
                     self.assertFalse(file.readline())
 
+    @needs_bells
     def test_a_file_that_writes(self):
         for mode in ("wb", "w"):
             with self.subTest(mode), mmapipc.open(self.name, mode, capacity=4) as file:
@@ -377,6 +383,7 @@ class Mixes(WaitTest):
                     self.later(lambda: receiver.read(4))
                     self.assertEqual(mmapipc.wait([file], DEADLINE), [file])
 
+    @needs_bells
     def test_a_file_that_refuses_to_go_on_is_ready_to_say_so(self):
         with mmapipc.Sender(self.name) as sender:
             with mmapipc.open(self.name, timeout=0.01) as file:
@@ -389,6 +396,7 @@ class Mixes(WaitTest):
             sender.abort()
 
 
+@needs_bells
 class Bells(WaitTest):
     def test_it_is_armed_only_when_there_is_nothing_to_do(self):
         with self.both(capacity=2) as (sender, receiver):
