@@ -53,7 +53,7 @@ class Patient(ChannelTest):
         self.assertEqual(child.end()[::2], (0, ""))
 
     def test_a_full_ring_and_the_end(self) -> None:
-        child = self.python(PATIENT + "print(len(mmapipc.Receiver(name, timeout=60).readall()))")
+        child = self.python(PATIENT + "with mmapipc.Receiver(name, timeout=60) as r: print(len(r.readall()))")
         with mmapipc.Sender(self.name, capacity=1000, timeout=DEADLINE) as sender:
             for _ in range(3000):
                 sender.write(b"x" * 700)
@@ -121,7 +121,12 @@ class Places(ChannelTest):
     def test_without_bells(self) -> None:
         # Whoever starts a process can switch them off; so the whole suite runs too.
         environment = {**os.environ, "MMAPIPC_NO_BELLS": "1"}
-        code = "import sys, mmapipc; r = mmapipc.Receiver(sys.argv[1], timeout=60); assert r._link.bells is None; print(r.read())"
+        code = """
+import sys, mmapipc
+with mmapipc.Receiver(sys.argv[1], timeout=60) as receiver:
+    assert receiver._link.bells is None
+    print(receiver.read())
+"""
         child = self.start([sys.executable, "-c", code, self.name], env=environment)
         with mmapipc.Sender(self.name, timeout=DEADLINE) as sender:
             sender.write(b"abc")
