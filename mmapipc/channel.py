@@ -353,7 +353,7 @@ class Sender(_End):
         self._link.half.writelines(lines)
 
     def make_failures_final(self) -> None:
-        """Let no later write make good for one that failed; for what wraps this end, and may forget what that had."""
+        """Let no later write make good for one that failed; for what wraps this end, and may forget its bytes."""
         self._check_open()
         self._link.half.strict = True
 
@@ -500,7 +500,7 @@ class Receiver(_End):
         self._link.half.check_not_refused()
 
     def refuse_after(self, error: BaseException) -> None:
-        """Raise ReadFailed from `readinto` and `readall`, if an error in what wraps this end can have lost bytes."""
+        """Let `readinto` and `readall` raise ReadFailed, if an error in what wraps this end can have lost bytes."""
         self._link.half.refuse_after(error)
 
     def write(self, data: ReadableBuffer) -> int:
@@ -519,7 +519,7 @@ class Receiver(_End):
         return self._link.half.read(n)
 
     def read1(self, n: int | None = -1) -> bytes:
-        """`read` as a text file that wraps this end calls it: refuses to go on as `readinto` does; -1: what is there."""
+        """`read` as a text file calls it that wraps this end: refuses to go on as `readinto` does; -1: what is there."""
         self._check_open()
         return self._link.half.read1(sys.maxsize if n is None or n < 0 else n)
 

@@ -65,7 +65,7 @@ class _AbortingFile(_File):
         super().close()
 
     def __reduce__(self) -> NoReturn:
-        """Unsupported.  (In its old protocols, pickle would wrap the file, to see its state, and so close it.)"""
+        """Unsupported.  (In old protocols, pickle would wrap the file, to see its state, and so close it.)"""
         self._raw().__reduce__()
 
     def __del__(self) -> None:
@@ -101,7 +101,7 @@ class BufferedReceiver(_AbortingFile, io.BufferedReader):
         return self.raw
 
     def let_tell(self, tells: bool) -> None:
-        """Whether a text file that is just made may count how far it has read: only if it can `seek`, it thinks."""
+        """Whether a text file may count how far it has read, which it thinks takes a `seek`; while it is made."""
         self._tells = tells
 
     def seekable(self) -> bool:
@@ -130,7 +130,7 @@ class BufferedReceiver(_AbortingFile, io.BufferedReader):
         return self._handed_on[-count:]
 
     def poll(self, timeout: float | None = 0.0) -> bool:
-        """Whether a read of a byte would not wait; waits for that at most `timeout` seconds, None without limit.
+        """Whether a read of a byte would not wait; waits for that `timeout` seconds at most, None without limit.
 
         This, and not a timeout of the read, is how to wait with a limit and go
         on.  Raises ReadFailed after a read that timed out.
@@ -153,7 +153,7 @@ class BufferedSender(_AbortingFile, io.BufferedWriter):
         return self.raw
 
     def poll(self, timeout: float | None = 0.0) -> bool:
-        """Whether there is room for a byte in the ring; waits for that at most `timeout` seconds, None without limit."""
+        """Whether the ring has room for a byte; waits for that at most `timeout` seconds, None without limit."""
         return self.raw.poll(timeout)
 
 
@@ -364,7 +364,7 @@ def open(
                 raise ValueError(f"{name}: a binary file has no {option}; use mode {mode[0]!r}")
         if buffering == 1:  # as `open` does
             warnings.warn(
-                f"{name}: line buffering, buffering=1, is for text files; this one gets a buffer of the usual size",
+                f"{name}: line buffering, buffering=1, is for text files; this one has a buffer of the usual size",
                 RuntimeWarning,
                 stacklevel=2,
             )

@@ -124,7 +124,7 @@ class Link:
         return sender if self.role == RECEIVER else receiver
 
     def poll(self, timeout: float | None) -> bool:
-        """Whether to move a byte would not wait, be it for an error; waits for that so many seconds at most."""
+        """Whether to move a byte would not wait, be it for an error; waits so many seconds for that."""
         if self.half.is_ready:
             return True
         if timeout == 0:

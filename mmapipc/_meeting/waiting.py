@@ -330,14 +330,16 @@ class Waiter:
         After that nothing of the memory, and no bell, is used any more.
         """
         self._reason = reason
-        self._ring_own()  # also for who sleeps by `half.sleep`, and touches the memory only if it is still there
+        # Also for who sleeps by `half.sleep`, and touches the memory only if it is still there.
+        self._ring_own()
         # (Or it is this one, in a signal handler that came in the wait.)
         while self._thread not in (0, _thread.get_ident()):
             self._clock.sleep(_BETWEEN_CALLS)
             self._ring_own()
 
     def _ring_own(self) -> None:
-        with contextlib.suppress(ValueError):  # closed already, when an earlier attempt to leave was interrupted
+        # Closed already when an earlier attempt to leave was interrupted.
+        with contextlib.suppress(ValueError):
             self.bells.ring_own()
 
     def check_not_dismissed(self) -> None:

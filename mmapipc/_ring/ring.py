@@ -108,8 +108,8 @@ _SENDER_CALLS = layout.SENDER_CALLS
 _RECEIVER_CALLS = layout.RECEIVER_CALLS
 
 
-# What an end that waits wants to know of this process, see `waiting`: whether it has published anything since it
-# last took something, or waited for that; and whether it has rung a peer's bell since it last waited.
+# What an end that waits wants to know of this process, see `waiting`: whether it has published anything
+# since it last took something, or waited for that; whether it has rung a bell since it last waited.
 wrote = rang = False
 
 
@@ -172,7 +172,7 @@ class Half:
         self.sequence = 0
         self.looks = 1
         self.rung = 0  # the peer's calls for which its bell has been rung
-        # How many waits for an answer are to sleep at once, and how long at most, in seconds: the link's to say.
+        # The link's to say: how many waits for an answer are to sleep at once, and how many seconds at most.
         self.eager = 0
         self.span = 0.0
 
@@ -217,7 +217,7 @@ class Half:
             raise ValueError(self._shut)
 
     def sleep(self, seconds: float, events: int = 1) -> object:
-        """Sleep until the peer rings, or for so many seconds; there is a link's in its place when `eager` is not 0."""
+        """Sleep until the peer rings, or for so many seconds; the link's is in its place when `eager` is not 0."""
         return None
 
     def rest(self, known: int) -> int:
@@ -453,7 +453,7 @@ class Producer(Half):
             raise
 
     def _begin_to_write(self) -> bool:
-        """Owe what is to be written, before a part of it is published; return whether something was owed already.
+        """Owe what is to be written before a part of it is published; return whether anything was owed before.
 
         Raises ValueError if nothing can be published now.
         """
@@ -571,7 +571,7 @@ class Producer(Half):
         self._limit = -1
 
     def finish(self) -> None:
-        """Mark the end of the stream, of which nothing is owed.  Raises StreamAborted when somebody else has ended it."""
+        """Mark the end of the stream, of which nothing is owed.  StreamAborted when somebody else has ended it."""
         states.finish(self.words, self.sequence, self._name, self._order)
 
     def abort(self) -> None:
@@ -713,7 +713,7 @@ class Consumer(Half):
                 write = words[_WRITE_SEQ]
                 if write == start:
                     if self.eager and wrote:
-                        # As the link's `rest` parks; here since after a pause each call more takes microseconds.
+                        # As the link's `rest` parks; here, since after a pause each call takes microseconds.
                         wrote = False
                         self.eager -= 1
                         try:
@@ -810,7 +810,7 @@ class Consumer(Half):
             )
 
     def refuse_after(self, error: BaseException) -> None:
-        """Let `readinto` and `readall` go no further, if bytes could be skipped: the error came in one of them."""
+        """Let `readinto` and `readall` go no further if the error, which came in one, could make them skip bytes."""
         broken = isinstance(error, (StreamAborted, SenderDied)) and not self.is_ready
         if not broken and not isinstance(error, TypeError):  # not a wrong buffer
             self._refuses = True
@@ -822,7 +822,7 @@ class Consumer(Half):
         self.words[_READ_SEQ] = self.sequence  # as in `acknowledge`
 
     def resume(self) -> None:
-        """Let `readinto` go on, and release the view handed out; for a program that reads from this end itself."""
+        """Let `readinto` go on, and release the view handed out: the program reads from this end itself."""
         if self._shut is not None:
             self.check_not_shut()
         self._refuses = False
@@ -857,7 +857,7 @@ class Consumer(Half):
             raise
 
     def read_to_end(self) -> bytes:
-        """All up to the end.  Acknowledged when it is returned; what is more than the ring holds, as it comes."""
+        """All up to the end.  Acknowledged when it is returned; what the ring does not hold, as it comes."""
         data = self._next_bytes(self._size_of_all())
         return self._returning(data, data)
 
@@ -882,7 +882,7 @@ class Consumer(Half):
         return self._returning(data, data)
 
     def readlines(self, least: int) -> list[bytes]:
-        """Whole lines, that have `least` bytes together; all up to the end if that is 0.  Acknowledged as `read` does."""
+        """Whole lines that have `least` bytes together; all up to the end if that is 0.  Acknowledged as in `read`."""
         data = self._next_bytes(self._size_of_lines(least) if least else self._size_of_all())
         return self._returning(data, BytesIO(data).readlines())
 
@@ -895,7 +895,7 @@ class Consumer(Half):
         return size
 
     def _end_of_line(self, start: int, most: int) -> int:
-        """How many bytes there are, kept and unread ones, up to and with the next newline behind `start`; at most `most`.
+        """How many bytes, kept and unread ones, go up to and with the next newline behind `start`; at most `most`.
 
         Waits for what is missing.  When the ring is full of one line, keeps that.
         """

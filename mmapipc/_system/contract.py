@@ -217,13 +217,13 @@ class System(Protocol):
         """
 
     def fence(self) -> None:
-        """A full barrier on every processor that runs a process which has called `join_fences`, where that can be had."""
+        """A full barrier on each processor that runs a process which has called `join_fences`, where there are any."""
 
     def join_fences(self) -> bool:
-        """Let other processes' fences order this process's loads and stores too; return whether there are fences."""
+        """Let other processes' fences order our loads and stores too; return whether there are fences."""
 
     def die_of(self, number: int) -> None:
-        """End this process by that signal, as one that does not catch it; nothing on Windows, which has none."""
+        """End this process by that signal, as if it did not catch it; nothing on Windows, which has none."""
 
     def yield_processor(self) -> None:
         """Let others run."""

@@ -30,8 +30,8 @@ class Bells:
     def __init__(self, own: io.FileIO, peers: io.FileIO) -> None:
         self._own = own
         self._peers = peers
-        # In C from here to the system call.  Of the file, and not by its number, which may be another's once it is
-        # closed.  A FIFO that is full of rings takes no more of them, and says nothing.
+        # In C from here to the system call.  Of the file, and not by its number, which may be another's
+        # once it is closed.  A FIFO that is full of rings takes no more of them, and says nothing.
         self.ring = functools.partial(peers.write, b"\a")
         self.ring_own = functools.partial(own.write, b"\a")
         self._watched: int | None = None

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def directory(about: str) -> str:
-    """Where the memory of channels is, and what belongs to it.  Raises MemoryRefused; `about` begins the message."""
+    """Where the memory of channels is.  Raises MemoryRefused; `about` begins the message."""
     chosen = os.environ.get("MMAPIPC_DIR")
     if chosen:
         return os.path.abspath(chosen)
