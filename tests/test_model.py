@@ -34,7 +34,7 @@ TRACED = {module.__file__ for module in (ring, link, waiting)}
 # What these do not come to give back, the garbage collector does, not in silence.
 LAST_STEPS = ("leave", "unmap")
 # What a signal handler raises there is as if it came before or after the call.
-EMPTY = ("NOP", "RESUME", "POP_BLOCK", "SETUP_FINALLY", "RETURN_VALUE", "RETURN_CONST")
+EMPTY = ("NOP", "RESUME", "EXTENDED_ARG", "POP_BLOCK", "SETUP_FINALLY", "RETURN_VALUE", "RETURN_CONST")
 EMPTY += ("PUSH_EXC_INFO", "POP_EXCEPT", "RERAISE", "COPY", "CHECK_EXC_MATCH")
 # An end that is not clean; who is interrupted in `close` itself leaves as if dead.
 BROKEN = (mmapipc.StreamAborted, mmapipc.SenderDied)

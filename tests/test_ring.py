@@ -18,7 +18,7 @@ from mmapipc._ring.states import Verdict
 
 from .helpers import noise
 
-EMPTY = ("NOP", "RESUME", "POP_BLOCK", "SETUP_FINALLY", "RETURN_VALUE", "RETURN_CONST")  # bytecodes that take or change nothing
+EMPTY = ("NOP", "RESUME", "EXTENDED_ARG", "POP_BLOCK", "SETUP_FINALLY", "RETURN_VALUE", "RETURN_CONST")  # bytecodes that take or change nothing
 WRAPPERS_CALL = ("readinto", "readinto exotic", "read1", "readall")
 
 CAPACITIES = (1, 2, 3, 7, 64, 4095, 4096, 4097, 100_003)
