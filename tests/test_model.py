@@ -234,6 +234,8 @@ class Sending:
         if self.is_as_if_outside(error):
             self.debt = "" if done else self.debt
             assert done in (0, count)
+        elif self.debt == "write" and done == count and self.raw._link.half._debt == self.raw.tell():
+            pass  # interrupted after its last step: the write is still to be made good for
         elif done or self.debt == "final":
             self.debt = "final"
         elif self.debt != "write":
