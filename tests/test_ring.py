@@ -19,7 +19,7 @@ from mmapipc._ring.states import Verdict
 from .helpers import noise
 
 EMPTY = ("NOP", "RESUME", "EXTENDED_ARG", "POP_BLOCK", "SETUP_FINALLY", "RETURN_VALUE", "RETURN_CONST")  # bytecodes that take or change nothing
-WRAPPERS_CALL = ("readinto", "readinto exotic", "read1", "readall")
+WRAPPERS_CALL = ("readinto", "readinto exotic", "readinto kept", "read1", "readall")
 
 CAPACITIES = (1, 2, 3, 7, 64, 4095, 4096, 4097, 100_003)
 
@@ -271,6 +271,7 @@ class Interruptions(unittest.TestCase):
     def test_what_no_call_returned_comes_again(self) -> None:
         calls: dict[str, Callable[[Ring], object]] = {
             "readinto": lambda ring: ring.consumer.readinto(bytearray(4)),
+            "readinto kept": lambda ring: ring.consumer.readinto(bytearray(4)),
             "readinto exotic": lambda ring: ring.consumer.readinto(array.array("H", [0, 0])),
             "read": lambda ring: ring.consumer.read(5),
             "readline": lambda ring: ring.consumer.readline(100),
@@ -285,11 +286,16 @@ class Interruptions(unittest.TestCase):
             for used in (0, 3):
                 line = b"ab\ncd" if name != "long readline" else b"abcde"
 
-                def prepare(calling: Any = calling, used: int = used, line: bytes = line) -> Any:
+                def prepare(
+                    calling: Any = calling, used: int = used, line: bytes = line, keeps: bool = name == "readinto kept"
+                ) -> Any:
                     ring = Ring(5)
                     ring.put(b"abc"[:used])
                     ring.take(used)
                     ring.put(line)
+                    if keeps:
+                        ring.consumer.verdict()
+                        ring.consumer._keep(3)
                     ring.finishes = True
                     return ring, lambda: calling(ring)
 
