@@ -169,6 +169,34 @@ class Answers(unittest.TestCase):
                 self.assertEqual(waiter.rest(0), 0)
                 self.assertEqual(clock.slept, [])
 
+    def test_rings_do_not_gather_until_a_bell_is_full(self) -> None:
+        ring, waiter, clock = self.waiter()
+        most, gathered = 0, 0
+
+        def asleep() -> None:
+            nonlocal most, gathered
+            gathered += 1
+            most = max(most, gathered)
+
+        def drain() -> None:
+            nonlocal gathered
+            gathered = 0
+
+        waiter.bells.asleep, waiter.bells.drain = asleep, drain  # type: ignore[union-attr,method-assign]
+        clock.sleep = lambda seconds: None  # type: ignore[method-assign]
+        for helps in (False, True):
+            for number in range(100_000):
+                ring_module.wrote = True
+                if helps and number % 2:
+                    waiter._yields = 50  # as after one that did
+                if ring.consumer.eager and not helps:
+                    ring.consumer.eager -= 1  # as `readinto` parks
+                    asleep()
+                else:
+                    ring.consumer.eager = 0
+                    waiter.rest(0)
+        self.assertLess(most, 1 << 16)  # a FIFO has room for so many
+
     def test_what_does_not_help_is_left_out(self) -> None:
         _, waiter, clock = self.waiter()
         yields = []

@@ -219,6 +219,7 @@ class Waiter:
             half.eager -= 1
         elif self._yield(known, began):
             return words[peer]
+        self._count_park()
         self._thread = _thread.get_ident()
         try:
             words[half.own_calls] = layout.parked(known)
@@ -270,6 +271,14 @@ class Waiter:
         self._half.sleep = self.bells.sleep  # type: ignore[method-assign]
         self._half.eager = waits
         self._looks = self._yields = 1
+        self.bells.drain()  # these waits do not
+
+    def _count_park(self) -> None:
+        """Before a park says so: now and then forget the rings that may have gathered."""
+        self._parks += 1
+        if self._parks % _PARKS == 0:
+            self.bells.drain()
+
     def arm(self, has_news: Callable[[bool], bool]) -> bool:
         """Let this end's bell ring as soon as `has_news(probe)`; False, and nothing armed, if that is now."""
         armed = False
@@ -395,9 +404,7 @@ class Waiter:
         half = self._half
         words = half.words
         known = half.awaited
-        self._parks += 1
-        if self._parks % _PARKS == 0:
-            self.bells.drain()
+        self._count_park()
         try:
             words[half.own_calls] = layout.parked(known)
             # ORDER: our call before the peer's counter.  Pairs with counter before call in `write`,
