@@ -43,6 +43,9 @@ class FakeBells:
         self.clock.sleep(seconds)
         self.asleep()
 
+    def ring(self) -> None:
+        pass
+
     def drain(self) -> None:
         pass
 
@@ -222,7 +225,7 @@ class Waits(ChannelTest):
 
         with self.both(capacity=4) as (sender, receiver):
             for end in sender, receiver:
-                end._link.waiter.bells.ring = lambda: None
+                end._link.half.ring = lambda: None
             waiting = Background(lambda: receiver.read(1))
             eventually(lambda: sender._link.half.called & layout.PARKED, "the receiver sleeps")
             sender.write(b"abcd")

@@ -74,7 +74,6 @@ class Link:
         self.bells = self.claim.bells() if _WITH_BELLS else None
         self.waiter = Waiter(half, self.bells, self.clock, system.join_fences())
         self.waiter.limit(self._timeout)
-        half.rest = self.waiter.rest  # type: ignore[method-assign]
         return half
 
     @property
@@ -160,7 +159,7 @@ class Link:
             self._unheard(calls)
             return
         try:
-            self.waiter.bells.ring()
+            self.half.ring()
         except ValueError:
             self.half.check_not_shut()  # by another thread
             raise

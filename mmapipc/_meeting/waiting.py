@@ -82,7 +82,6 @@ _SHORT = 100e-6  # seconds: a wait for which some more looks would have been eno
 _ANSWER_LOOKS = min(_LOOKS_AT_MOST, 400)
 _ANSWER_YIELDING = 1e-4  # seconds: the longest time to look and yield before parking
 _SWITCH = 3e-6  # seconds: a yield that is quicker had nobody to give way to
-_STRANGER = 3e-4  # seconds: a yield that takes longer gave way to somebody else's work
 _FIRST_BAN = 512  # waits without a yield after that; 8 times as many after the next
 _LONGEST_BAN = 16384
 _FIRST_RETRY = 16  # waits until yields that did not help are tried again; 4 times as many after the next
@@ -175,8 +174,11 @@ class Waiter:
     def __init__(self, half: Half, bells: Bells | None, clock: Clock, fenced: bool = False) -> None:
         self._half = half
         self._clock = clock
+        half.now, half.give_way = clock.now, clock.give_way  # type: ignore[method-assign]
         self._now = clock.now
         self.bells: Bells | Naps = bells or Naps(clock)
+        half.ring = self.bells.ring  # type: ignore[method-assign]
+        half.rest = self.rest  # type: ignore[method-assign]
         # Seconds: the first sleep; the longest.  How many times longer each is than the one before.
         self.spans = (_FIRST_PARK, _LONGEST_PARK) if bells else (_FIRST_NAP, _LONGEST_NAP)
         self._growth = _PARK_GROWTH if bells else GROWTH
@@ -196,25 +198,29 @@ class Waiter:
         """Let `rest` sleep no longer than so many seconds; not at all where nobody can wake it."""
         short = _FIRST_PARK if timeout is None else min(timeout, _FIRST_PARK)
         self._half.span = 0.0 if isinstance(self.bells, Naps) else short
+        self._half.yields = self._half.span > 0
 
-    def rest(self, known: int) -> int:
+    def rest(self, known: int, yielded: float = 0.0) -> int:
         """Wait a little for an answer: for the peer's counter to be another than `known`; return it.
 
         Does not wait where no answer is expected.  Who gets the same counter goes on with `until_moved`.
+        `yielded` is when this wait began, if that was with a yield, and not here.
         """
         half = self._half
         words, peer = half.words, half.peer_counter
-        if not ring.wrote or not half.span or words[half.peer_state] != layout.OPEN:
-            return words[peer]
-        ring.wrote = False
-        if ring.rang:
-            # The peer has to wake up first, perhaps on this processor.
-            ring.rang = False
-        else:
-            for _ in repeat(None, self._looks):
-                if words[peer] != known:
-                    return words[peer]
-        began = self._now()
+        began = yielded
+        if not began:
+            if not ring.wrote or not half.span or words[half.peer_state] != layout.OPEN:
+                return words[peer]
+            ring.wrote = False
+            if ring.rang:
+                # The peer has to wake up first, perhaps on this processor.
+                ring.rang = False
+            else:
+                for _ in repeat(None, self._looks):
+                    if words[peer] != known:
+                        return words[peer]
+            began = self._now()
         if half.eager:
             half.eager -= 1
         elif self._yield(known, began):
@@ -240,16 +246,19 @@ class Waiter:
 
     def _yield(self, known: int, began: float) -> bool:
         """Give the processor away as often as has paid; return whether the peer's counter has moved."""
-        words, peer = self._half.words, self._half.peer_counter
+        half = self._half
+        words, peer = half.words, half.peer_counter
         looks, self._looks = self._looks, self._looks // 2 or 1
         now, give_way = self._now, self._clock.give_way
-        for yielded in range(1, self._yields + 1):
-            give_way()
+        yielded = 0
+        while True:
             moved = words[peer] != known
             took = now() - began
-            if moved or took > _ANSWER_YIELDING:
+            if moved or took > _ANSWER_YIELDING or yielded == self._yields:
                 break
-        if took > _STRANGER:
+            give_way()
+            yielded += 1
+        if took > ring.STRANGER:
             self._park_at_once(self._ban)
             self._ban = min(8 * self._ban, _LONGEST_BAN)
         elif moved:
@@ -264,6 +273,8 @@ class Waiter:
         else:
             self._park_at_once(self._retry)
             self._retry = min(4 * self._retry, _LONGEST_RETRY)
+        half.spins = self._looks > 1
+        half.yields = self._yields == _YIELDS
         return moved
 
     def _park_at_once(self, waits: int) -> None:

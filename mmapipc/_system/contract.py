@@ -116,6 +116,8 @@ class Bells(Protocol):
     def sleep(self, seconds: float, events: int = 1) -> object:
         """Sleep until this end's bell rings, the watched process ends, or for so many seconds.
 
+        Returns something true unless it slept for all of them, or was interrupted.
+
         `events` is always 1, by position: so this can be a system's own function, in C.
         """
 
