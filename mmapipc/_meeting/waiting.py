@@ -64,9 +64,10 @@ _LONGEST_SEARCH = 0.1  # seconds: what may pass until a new channel is found
 _FIRST_PARK = 0.05  # seconds
 # Seconds, after a long silence: the longest that a missed ring or a peer's death goes unnoticed.
 _LONGEST_PARK = 0.5
-_LONGEST_WATCHED_PARK = 2.0  # seconds, where neither can be missed in one namespace
+_WATCHED_PARK = 2.0  # seconds: each, where neither can be missed in one namespace
 GROWTH = 1.5  # of each nap over the one before
 _PARK_GROWTH = 2.0  # the same of parks
+_FOREVER = float("inf")  # seconds; math is slow to import
 _PROBE_EVERY = 0.05  # seconds between two system calls that ask whether the peer lives, at first
 _PARKS = 1024  # until the rings that may have gathered are forgotten
 
@@ -397,13 +398,14 @@ class Waiter:
             self.check_not_dismissed()
             now = self._clock.now()
             probe = self.probe_is_due(now - began)
-            left = span if timeout is None else began + timeout - now
+            left = _FOREVER if timeout is None else began + timeout - now
             verdict = look(probe or left <= 0)
             if verdict is None and half.awaited != known:
                 # It moved, and this look was the first to see it.
                 verdict = Verdict.READY
             if verdict is not None or left <= 0:
                 return verdict
+            span = max(span, self.spans[0])  # that look may have found the process to watch
             if self.park(look, min(span, left)):
                 return Verdict.READY
             if self._clock.now() - now < min(span, left):
@@ -430,7 +432,7 @@ class Waiter:
     def watch(self, pid: int) -> None:
         """Let a park end when the peer's process does, where the system can tell."""
         if self.bells.watch(pid) and self._fenced:
-            self.spans = (self.spans[0], _LONGEST_WATCHED_PARK)
+            self.spans = (_WATCHED_PARK, _WATCHED_PARK)
 
     def suspect(self) -> None:
         """Ask soon whether the peer lives: a ring was for what is over, or the peer's process has ended."""
