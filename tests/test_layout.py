@@ -1,4 +1,4 @@
-"""The bytes of the header: what is refused, which file of a user's is a ring; and what LAYOUT.md says of all that."""
+"""The bytes of the header: what is refused, which file of a user's is a ring, and what LAYOUT.md says of them."""
 
 import os
 import re
@@ -244,7 +244,8 @@ class Document(ChannelTest):
         ]
         expected = {field: 8 * getattr(layout, field.upper()) for field in fields}
         expected["unused"] = 8 * layout._UNUSED
-        self.assertEqual({name.strip("`"): value(place) for place, name, *_ in rows("offset", "field")}, expected)
+        said = {name.strip("`"): value(place) for place, name, *_ in rows("offset", "field")}
+        self.assertEqual(said, expected)
 
     def test_nothing_is_stored_anywhere_else(self):
         places = {value(place) for place, *_ in rows("offset", "field")}
