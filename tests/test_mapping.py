@@ -166,8 +166,19 @@ m.close()
             with self.assertRaises(mmapipc.InvalidName):
                 Mapping(wrong, 1)
         with self.assertRaises(mmapipc.InvalidName):
-            Mapping()
-        for arguments in ({"size": 1.5}, {"offset": "0"}, {"length": 1.5}, {"name": b"bytes"}, {"file": 1}):
+            Mapping(create=False)
+        with self.assertRaises(mmapipc.InvalidName):
+            Mapping(self.name, 1, tagname=self.name)
+        with self.assertRaises(ValueError):
+            Mapping(self.name, create=False, exist_ok=False)
+        for arguments in (
+            {"size": 1.5},
+            {"offset": "0"},
+            {"length": 1.5},
+            {"name": b"bytes"},
+            {"tagname": b"bytes"},
+            {"file": 1.5},
+        ):
             with self.subTest(arguments), self.assertRaises(TypeError):
                 Mapping(**{"name": self.name, "size": 1, **arguments})
         with self.assertRaises(ValueError):
@@ -240,16 +251,53 @@ class Lives(MappingTest):
             raise KeyError
         self.assertTrue(self.gone())
 
-    def test_a_slice_keeps_the_memory(self):
+    def derived(self) -> Iterator[tuple[Mapping, object]]:
+        """A mapping, and a slice or an array of it."""
+        path = self.file(bytes(10))
         for derive in (lambda buf: buf[2:5], memoryview, (ctypes.c_char * 10).from_buffer):
-            made = Mapping(self.name, 10)
-            made.buf[:5] = b"abcde"
-            kept = derive(made.buf)
-            made.close()
+            for how in ({"name": self.name, "size": 10}, {"file": path}):
+                made = Mapping(**how)
+                made.buf[:5] = b"abcde"
+                yield made, derive(made.buf)
+        with Mapping(file=path, access="read") as made:
+            yield made, made.buf[2:5]
+
+    def test_it_is_not_closed_while_a_slice_is_out(self):
+        for made, kept in self.derived():
+            with self.refused(BufferError, about=made.name or made._label):
+                made.close()
+            with self.assertRaises(BufferError), made:
+                pass
+            self.assertFalse(made.closed)
+            self.assertEqual(bytes(made.buf[:5]), b"abcde")
+            if not made.buf.readonly:
+                made.buf[2] = ord("x")
+                self.assertIn(b"xde", bytes(kept))
+                made.buf[2] = ord("c")
+            made.flush()
             self.assertIn(b"cde", bytes(kept))
             del kept
             gc.collect()
+            made.close()
+            self.assertTrue(made.closed)
             self.assertTrue(self.gone())
+
+    def test_an_exception_is_not_hidden_by_that(self):
+        for made, kept in self.derived():
+            with self.assertRaises(KeyError), made:
+                raise KeyError
+            self.assertTrue(made.closed)
+            self.assertTrue(self.gone())
+            self.assertIn(b"cde", bytes(kept))  # it keeps the memory
+
+    def test_a_slice_outlives_one_that_is_collected(self):
+        for how in ({"name": self.name, "size": 10}, {"file": self.file(bytes(10))}):
+            with self.assertWarns(ResourceWarning):
+                kept = Mapping(**how).buf[2:5]
+                gc.collect()
+            self.assertTrue(self.gone())
+            kept[:] = b"cde"
+            self.assertEqual(bytes(kept), b"cde")
 
     def test_collected_without_close(self):
         with self.assertWarnsRegex(ResourceWarning, f"unclosed <mmapipc.Mapping '{self.name}' 10 of 10 bytes>"):
