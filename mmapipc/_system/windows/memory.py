@@ -121,7 +121,9 @@ class Memory:
 
     def view(self, length: int, offset: int, access: int) -> View:
         """See `contract.Memory`."""
-        view = win32.map_view(self._handle, _VIEWS[access], offset >> 32, offset & 0xFFFFFFFF, length)
+        # 0 is up to the end, which is inside the last page if another program made it of a file.
+        count = 0 if offset + length == self.size() else length
+        view = win32.map_view(self._handle, _VIEWS[access], offset >> 32, offset & 0xFFFFFFFF, count)
         if not view:
             raise self._not_mapped(ctypes.get_last_error(), offset + length)
         # Somebody must have the mutex open for others to be told that its holder died.
@@ -207,6 +209,16 @@ def _open(place: Place, writable: bool = False) -> win32.Handle | None:
     if code != win32.ERROR_FILE_NOT_FOUND:
         raise refused(place.name, place.location, code, others=writable)
     return None
+
+
+def _is_there(place: Place) -> bool:
+    """Whether there is a mapping object of that tag, whoever may use it."""
+    handle = win32.open_mapping(win32.FILE_MAP_READ, False, place.location)
+    code = ctypes.get_last_error()
+    if not handle:
+        return bool(code == win32.ERROR_ACCESS_DENIED)
+    handle.close()
+    return True
 
 
 class Observed:
@@ -332,9 +344,9 @@ def _take(
     protection: int = win32.PAGE_READWRITE,
 ) -> tuple[win32.Handle, bool]:
     """Make or open the mapping object of that name; return (its handle, whether the name was new)."""
-    handle, created = None, False
-    if exist_ok or not create:
-        handle = _open(place, writable)  # with no more rights than are needed
+    if not exist_ok and _is_there(place):
+        raise names.there_already(place)
+    handle, created = _open(place, writable), False  # with no more rights than are needed
     if handle is None and create:
         handle, created = _make(place, place.location, size, file, protection)
     if handle is None:
