@@ -1,5 +1,6 @@
 """C at the other end: the programs in tests/c, which are written after LAYOUT.md, and Python's ends."""
 
+import contextlib
 import hashlib
 import os
 import re
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import unittest
+from collections.abc import Iterator
 from pathlib import Path
 
 import mmapipc
@@ -18,6 +20,7 @@ from .test_layout import DOCUMENT
 
 SOURCES = Path(__file__).parent / "c"
 PEER = "peer.exe" if WINDOWS else "peer"
+SHARED = "shared.exe"
 
 WHOLE, TAKEN, GONE = 0, 3, 4  # exit codes of the program
 
@@ -38,8 +41,12 @@ def setUpModule() -> None:
     folder = tempfile.TemporaryDirectory(prefix="mmapipc-test-c-")
     unittest.addModuleCleanup(folder.cleanup)
     programs = Path(folder.name)
-    sources = [SOURCES / "peer.c", SOURCES / ("windows.c" if WINDOWS else "posix.c")]
-    subprocess.run([compiler, "-std=gnu11", "-O2", "-o", programs / PEER, *sources], check=True)
+    wanted = {PEER: ["peer.c", "windows.c" if WINDOWS else "posix.c"]}
+    if WINDOWS:
+        wanted[SHARED] = ["shared.c"]
+    for program, sources in wanted.items():
+        command = [compiler, "-std=gnu11", "-O2", "-o", programs / program]
+        subprocess.run([*command, *(SOURCES / source for source in sources)], check=True)
 
 
 class CTest(ChannelTest):
@@ -274,10 +281,83 @@ class Names(CTest):
         self.assertEqual(sender.end(), (WHOLE, b"", ""))
 
 
+TAG, MUTEX = "ShareMemoryTest", "SM_Mutex"
+MIB = 1 << 20
+
+
+@unittest.skipUnless(WINDOWS, "Windows: memory and mutexes by their tagnames")
+class SharedMemory(CTest):
+    """A program that knows nothing of mmapipc; the names are the same in each run, so that runs take turns."""
+
+    def c_shares(self, action: str, *arguments: str) -> Child:
+        """Start the program in C."""
+        return self.start([str(programs / SHARED), action, TAG, *arguments], subprocess.PIPE)
+
+    def text(self, mapping: mmapipc.Mapping) -> bytes:
+        """What is there."""
+        return bytes(mapping.buf).partition(b"\0")[0]
+
+    @contextlib.contextmanager
+    def made_here(self) -> Iterator[mmapipc.Mapping]:
+        """The memory, made by Python as soon as no other run has it."""
+        made = []
+
+        def make() -> bool:
+            with contextlib.suppress(mmapipc.MappingExists):
+                made.append(mmapipc.Mapping(tagname=TAG, size=MIB, exist_ok=False))
+            return bool(made)
+
+        eventually(make, "nobody else has the tagname")
+        with made[0] as mapping:
+            yield mapping
+
+    def test_c_makes_it(self):
+        children = []
+
+        def made() -> bool:
+            children.append(self.c_shares("make", MUTEX, "from C"))
+            return children[-1].line() == "written"
+
+        eventually(made, "nobody else has the tagname")
+        with mmapipc.Mapping(tagname=TAG, create=False) as mapping:
+            self.assertEqual(mapping.size, MIB)
+            with mapping.lock(tagname=MUTEX, timeout=5) as guard:
+                self.assertFalse(guard.abandoned)
+                self.assertEqual(self.text(mapping), b"from C")
+                children[-1].feed(b"go on\n")  # but it waits for the mutex
+                mapping.buf[:12] = b"from Python\0"
+            self.assertEqual(children[-1].line(), "from Python")
+        self.assertEqual(children[-1].end(), (0, b"", ""))
+
+    def test_python_makes_it(self):
+        with self.made_here() as mapping:
+            with mapping.lock(tagname=MUTEX, timeout=5):
+                mapping.buf[:12] = b"from Python\0"
+                child = self.c_shares("open", MUTEX, "from C")
+            self.assertEqual(child.line(), "from Python")
+            self.assertEqual(child.end()[0], 0)
+            with mapping.lock(tagname=MUTEX, timeout=5) as guard:
+                self.assertFalse(guard.abandoned)
+                self.assertEqual(self.text(mapping), b"from C")
+
+    def test_c_dies_with_the_mutex(self):
+        mutex = f"{MUTEX}-{self.name}"
+        with self.made_here() as mapping:
+            with mapping.lock(tagname=mutex, timeout=5):
+                child = self.c_shares("die", mutex)
+            self.assertEqual(child.line(), "half")
+            child.end()
+            with mapping.lock(tagname=mutex, timeout=5) as guard:
+                self.assertTrue(guard.abandoned)
+                self.assertEqual(self.text(mapping), b"half of")
+            with mapping.lock(tagname=mutex, timeout=5) as guard:
+                self.assertFalse(guard.abandoned)
+
+
 class Citations(unittest.TestCase):
     def test_each_function_says_which_section_it_follows(self):
         there = set(re.findall(r"^##+ ([\d.]*\d)", DOCUMENT, re.MULTILINE))
-        for path in sorted(SOURCES.glob("*.c")):
+        for path in sorted(set(SOURCES.glob("*.c")) - {SOURCES / "shared.c"}):
             text = path.read_text("utf-8")
             functions = re.findall(
                 r"((?:/\*(?:[^*]|\*(?!/))*\*/\n)?)^\w[^;{}#=]*?(\w+)\([^;{}]*\)\n\{$", text, re.MULTILINE

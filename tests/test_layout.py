@@ -310,6 +310,6 @@ class Document(ChannelTest):
         path = self.file(b"x")
         serial, index = self.number("SERIAL_DIGITS"), self.number("INDEX_DIGITS")
         self.assertRegex(
-            roles._tags(names.Place("x", path)).location,
+            roles._file_tags(names.Place("x", path)).location,
             rf"^mmapipc-file\.[0-9A-F]{{{serial}}}\.[0-9A-F]{{{index}}}$",
         )
