@@ -22,7 +22,7 @@ SOURCES = Path(__file__).parent / "c"
 PEER = "peer.exe" if WINDOWS else "peer"
 SHARED = "shared.exe"
 
-WHOLE, TAKEN, GONE = 0, 3, 4  # exit codes of the program
+WHOLE, TROUBLE, TAKEN, GONE, DAMAGED = 0, 1, 3, 4, 5  # exit codes of the program
 
 programs: Path  # the folder with what is compiled
 
@@ -250,6 +250,18 @@ class Names(CTest):
             self.assertIn(f"there is a {role} already (pid {child.pid})", str(caught.exception))
             child.kill()
             self.exchange()
+
+    def test_the_name_of_a_mapping(self):
+        for content, code, said in (
+            (bytes(5000), TROUBLE, "somebody has the memory, and is not attached"),
+            (noise(5000), DAMAGED, "not a channel"),
+        ):
+            with mmapipc.Mapping(self.name, 5000) as mapping:
+                mapping.buf[:] = content
+                ended, _, err = self.c_sends(5, subprocess.DEVNULL).end()
+                self.assertEqual(ended, code)
+                self.assertIn(said, err)
+                self.assertEqual(bytes(mapping.buf), content)
 
     def test_c_takes_over_what_killed_ends_left(self):
         sender = self.python(OLDER, stdin=subprocess.PIPE)

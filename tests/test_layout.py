@@ -7,7 +7,7 @@ import unittest
 from pathlib import Path
 
 import mmapipc
-from mmapipc._meeting import waiting
+from mmapipc._meeting import homes, waiting
 from mmapipc._ring import layout, states
 from mmapipc._system import claims, names, system
 from mmapipc.errors import LayoutError, UnsafeMemory
@@ -172,6 +172,7 @@ class Document(ChannelTest):
             "LONGEST_SEARCH": waiting._LONGEST_SEARCH,
             "PROBE": waiting._PROBE_EVERY,
             "TIDYING": claims._TIDYING,
+            "LINGER": homes._LINGER,
             "CHANGER_TAG": names.Place("", "").of(names.CHANGER),
         }
         self.assertEqual(waiting._PARK_GROWTH, 2)  # "twice as long"

@@ -43,6 +43,7 @@ enum { ABSENT, OPEN, FINISHED, ABORTED, CLOSED, DIED };
 #define LONGEST_PARK 500
 #define SEARCH 5
 #define TIDYING 1000
+#define LINGER 200 /* looks */
 
 #define STEP (1 << 20) /* bytes at a time, at most */
 #define LOOKS 50
@@ -177,6 +178,7 @@ static int is_in_use(void)
 /* LAYOUT 6 */
 static void begin(uint64_t wanted)
 {
+    int lingered = 0;
     claim();
     for (;; pause_for(SEARCH)) {
         if (!open_memory()) {
@@ -185,6 +187,8 @@ static void begin(uint64_t wanted)
         } else {
             int in_use = is_in_use();
             close_memory();
+            if (!in_use && lingered++ == LINGER)
+                fail(TROUBLE, "somebody has the memory, and is not attached");
             if (!in_use)
                 remove_memory();
         }
