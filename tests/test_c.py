@@ -37,7 +37,7 @@ def setUpModule() -> None:
         return
     compiler = shutil.which("gcc")
     if compiler is None:
-        raise unittest.SkipTest("there is no gcc")
+        raise unittest.SkipTest("there is no gcc, and MMAPIPC_C names no folder with the programs")
     folder = tempfile.TemporaryDirectory(prefix="mmapipc-test-c-")
     unittest.addModuleCleanup(folder.cleanup)
     programs = Path(folder.name)
