@@ -108,7 +108,7 @@ class Named(MappingTest):
     def test_it_was_to_be_new(self):
         with Mapping(self.name, 10, exist_ok=False) as made:
             self.assertTrue(made.created)
-            with self.refused(mmapipc.MappingExists, "exist_ok"):
+            with self.refused(mmapipc.MappingExists, "to be new"):
                 Mapping(self.name, 10, exist_ok=False)
             made.buf[0] = 7
             with self.opened() as other:

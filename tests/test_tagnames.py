@@ -95,10 +95,10 @@ class TagTest(MappingTest):
         yield ctypes.byref(Attributes(ctypes.sizeof(Attributes), descriptor, False))
         ctypes.WinDLL("kernel32").LocalFree(descriptor)
 
-    def nobody(self, code: str) -> Child:
-        """Run this as somebody who is not root, to whom what `foreign` makes belongs."""
+    def nobody(self, code: str, imports: str = "") -> Child:
+        """Run this as somebody who is not root, to whom what `foreign` makes belongs; he may not find our modules."""
         os.chmod(self.memory, 0o777)
-        return self.python(f"{DROP_ROOT if ROOT else ''}\ntag = {self.tag!r}\n{code}", stdin=subprocess.PIPE)
+        return self.python(f"{imports}\n{DROP_ROOT if ROOT else ''}\ntag = {self.tag!r}\n{code}", stdin=subprocess.PIPE)
 
 
 class Tagged(TagTest):

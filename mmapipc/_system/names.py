@@ -75,7 +75,7 @@ def other_backing(place: Place, file: bool) -> NameTaken:
 
 def there_already(place: Place) -> MappingExists:
     """The error for what was to be new."""
-    return MappingExists(f"{place.name}: is there already; use another, or exist_ok=True to open it")
+    return MappingExists(f"{place.name}: is there already, and was to be new; use another one")
 
 
 def join(encoded: str) -> str:
