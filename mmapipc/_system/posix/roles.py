@@ -28,7 +28,7 @@ from ...errors import ChannelError, UnsafeMemory
 from .. import files
 from ..names import PEER, ROLES, SENDER, Place
 from . import bells, locks
-from .private import directory, is_at, open_private, refusing, remove
+from .private import inode_path, is_at, open_private, refusing, remove
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
@@ -202,9 +202,7 @@ class FileRoles:
 
     def bells_place(self, file: io.FileIO) -> Place:
         """What the bells belong to: the file, by whatever path it is reached."""
-        status = os.fstat(file.fileno())
-        known = f"mmapipc.{os.geteuid()}.+{status.st_dev:x}.{status.st_ino:x}"
-        return Place(self.place.name, os.path.join(directory(""), known))
+        return Place(self.place.name, inode_path(os.fstat(file.fileno())))
 
     def tidy(self, file: io.FileIO, memory: bool) -> None:
         """Remove the bells if nobody has a role.  The file is the user's, and stays."""
