@@ -17,7 +17,7 @@ from .helpers import DEADLINE, WINDOWS, ChannelTest, needs_bells, open_handles
 # So long a sleep, that a test which needs its end fails.
 PATIENT = """
 from mmapipc._meeting import waiting
-waiting._FIRST_PARK = waiting._LONGEST_PARK = waiting._WATCHED_PARK = 1000.0
+waiting._FIRST_PARK = waiting._LONGEST_PARK = waiting._LONGEST_WATCHED_PARK = 1000.0
 """
 ECHO = """
 with mmapipc.Receiver(name + 'a', timeout=60) as receiver, mmapipc.Sender(name + 'b', timeout=60) as sender:
@@ -33,7 +33,7 @@ class Patient(ChannelTest):
 
     def setUp(self) -> None:
         super().setUp()
-        for name in ("_FIRST_PARK", "_LONGEST_PARK", "_WATCHED_PARK"):
+        for name in ("_FIRST_PARK", "_LONGEST_PARK", "_LONGEST_WATCHED_PARK"):
             patch = mock.patch.object(waiting, name, 1000.0)
             patch.start()
             self.addCleanup(patch.stop)

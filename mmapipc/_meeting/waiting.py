@@ -64,7 +64,7 @@ _LONGEST_SEARCH = 0.1  # seconds: what may pass until a new channel is found
 _FIRST_PARK = 0.05  # seconds
 # Seconds, after a long silence: the longest that a missed ring or a peer's death goes unnoticed.
 _LONGEST_PARK = 0.5
-_WATCHED_PARK = 2.0  # seconds: each, where neither can be missed in one namespace
+_LONGEST_WATCHED_PARK = 2.0  # seconds, where neither can be missed in one namespace
 GROWTH = 1.5  # of each nap over the one before
 _PARK_GROWTH = 2.0  # the same of parks
 _FOREVER = float("inf")  # seconds; math is slow to import
@@ -405,7 +405,6 @@ class Waiter:
                 verdict = Verdict.READY
             if verdict is not None or left <= 0:
                 return verdict
-            span = max(span, self.spans[0])  # that look may have found the process to watch
             if self.park(look, min(span, left)):
                 return Verdict.READY
             if self._clock.now() - now < min(span, left):
@@ -432,7 +431,8 @@ class Waiter:
     def watch(self, pid: int) -> None:
         """Let a park end when the peer's process does, where the system can tell."""
         if self.bells.watch(pid) and self._fenced:
-            self.spans = (_WATCHED_PARK, _WATCHED_PARK)
+            self.spans = (self.spans[0], _LONGEST_WATCHED_PARK)
+            self._growth = _LONGEST_WATCHED_PARK / self.spans[0]  # the first is short for a peer without bells
 
     def suspect(self) -> None:
         """Ask soon whether the peer lives: a ring was for what is over, or the peer's process has ended."""
