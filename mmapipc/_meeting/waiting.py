@@ -8,8 +8,9 @@ only the counter, and the state, say what there is.
     store calls = parked at the counter   store counter
       that it knows
     full barrier                          full barrier
-    load counter and state; go on if      load calls; if parked, and not yet
-      there is something to do              rung for just these calls, ring
+    load counter and state; go on if      load calls; if parked at another
+      there is something to do              counter than this, and not yet
+                                            rung for just these calls, ring
     sleep until the bell rings
     store calls = 0
 
