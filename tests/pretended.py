@@ -410,7 +410,7 @@ class CheckpointWaiter(Waiter):
 
     _clock: Any
 
-    def rest(self, known: int) -> int:
+    def rest(self, known: int, yielded: float = 0.0) -> int:
         """Nothing here: what it learns would make too many histories.  It parks as `park` does."""
         return known
 
@@ -435,11 +435,11 @@ class RestingWaiter(CheckpointWaiter):
         super().__init__(*arguments)
         self._at_first = {name: value for name, value in vars(self).items() if type(value) in (int, float)}
 
-    def rest(self, known: int) -> int:
+    def rest(self, known: int, yielded: float = 0.0) -> int:
         self._clock.checkpoint()
-        counter = Waiter.rest(self, known)
+        counter = Waiter.rest(self, known, yielded)
         vars(self).update(self._at_first)
-        self._half.eager = 0
+        self._half.eager, self._half.yields, self._half.spins = 0, True, False
         self._clock.checkpoint(counter, self._began is None)
         return counter
 

@@ -494,8 +494,8 @@ class Waits(unittest.TestCase):
 class Rests(RestingWaiter):
     """`rest` in short, with what a subclass leaves out or turns round."""
 
-    def rest(self, known):
-        if not ring.wrote:
+    def rest(self, known, yielded=0.0):
+        if not (ring.wrote or yielded):
             return known
         ring.wrote = False
         self._rest(known)
