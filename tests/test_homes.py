@@ -328,6 +328,17 @@ waiting.join()
                     sender.write(sent)
                 self.assertEqual(receiver.end(), (0, sent, ""))
 
+    @unittest.skipIf(WINDOWS, "POSIX only: symbolic links for everybody")
+    def test_a_link_to_a_file_that_is_not_there_yet(self) -> None:
+        links = [str(self.folder / name) for name in ("first", "second")]
+        os.symlink(self.path, links[0])
+        os.symlink(links[0], links[1])
+        receiver = self.receive("--file", links[0])
+        with mmapipc.Sender(self.name, timeout=0, file=links[1]) as sender:
+            sender.write(b"by way of two links")
+        self.assertEqual(receiver.end(), (0, b"by way of two links", ""))
+        self.assertTrue(os.path.islink(links[0]))
+
     @unittest.skipIf(WINDOWS, "POSIX only: a file that is open can be replaced")
     def test_the_file_is_replaced_while_receivers_wait(self) -> None:
         self.drained()

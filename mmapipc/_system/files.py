@@ -131,13 +131,13 @@ class Descriptor(int):
 
 
 def make(file: Place) -> None:
-    """Make the file, empty, unless there is one."""
+    """Make the file, empty, unless there is one; if its name is a link to a file that is missing, that one."""
     with opening(file), contextlib.suppress(FileExistsError):
-        owned(file.location, FLAGS | os.O_CREAT | os.O_EXCL, os.O_RDWR).close()
+        path = os.path.realpath(file.location)
+        owned(path, FLAGS | os.O_CREAT | os.O_EXCL, os.O_RDWR).close()
         # The disk is to know the file's name too, where a directory can be told to.
         with contextlib.suppress(OSError):
-            path = os.path.dirname(file.location) or "."
-            directory = next(map(Descriptor, map(os.open, (path,), (os.O_RDONLY,))))
+            directory = next(map(Descriptor, map(os.open, (os.path.dirname(path),), (os.O_RDONLY,))))
             os.fsync(directory)
 
 
