@@ -439,6 +439,25 @@ class Removed(HomesTest):
                 self.clear()
 
     @unittest.skipIf(WINDOWS, "POSIX only: a file that is open can be removed")
+    def test_nobody_waits_for_a_receiver_that_cannot_come(self) -> None:
+        lost = f"^{self.name}: .*removed or replaced"
+        for remove in (os.unlink, self.replace):
+            with self.subTest(how=remove.__name__):
+                sender = self.sender(capacity=10)
+                with self.receiver() as receiver:
+                    sender.write(bytes(10))
+                    remove(self.path)
+                    # Who is there still gets its bytes.
+                    reading = Background(lambda: receiver.read(20) + receiver.read(20))
+                    sender.write(bytes(5))
+                    self.assertEqual(len(reading.result()), 15)
+                with self.assertRaisesRegex(mmapipc.NoSuchMapping, lost):
+                    sender.write(bytes(20))
+                with self.assertRaisesRegex(mmapipc.NoSuchMapping, lost):
+                    sender.close()
+                self.gone()
+
+    @unittest.skipIf(WINDOWS, "POSIX only: a file that is open can be removed")
     def test_what_was_taken_needs_no_file(self) -> None:
         with self.sender() as sender, self.receiver() as receiver:
             sender.write(b"abc")

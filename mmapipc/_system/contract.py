@@ -83,6 +83,9 @@ class Memory(Protocol):
     def is_at(self, path: str) -> bool:
         """Whether the path leads to this memory, which is a file's."""
 
+    def is_nameless(self) -> bool:
+        """Whether no path leads to this memory any more, so that nobody else can open it."""
+
     def close(self) -> None:
         """Let go of it."""
 

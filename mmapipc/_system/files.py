@@ -152,16 +152,6 @@ def mark(file: Place, beginning: bytes) -> None:
             marked.write(beginning)
 
 
-def is_at(path: str, opened: io.FileIO) -> bool:
-    """Whether the path leads to the open file."""
-    try:
-        with owned(path, FLAGS, os.O_RDONLY) as there:
-            # Not `os.stat`: Windows gives it no number of a file that is in use.
-            return os.path.samestat(os.fstat(there.fileno()), os.fstat(opened.fileno()))
-    except OSError:
-        return False
-
-
 def _subject(file: Place) -> str:
     """How a message about the file begins."""
     return f"{file.name}:" if file.name == file.location else f"{file.name}: {file.location}:"

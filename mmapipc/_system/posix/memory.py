@@ -109,7 +109,12 @@ class Memory:
 
     def is_at(self, path: str) -> bool:
         """Whether the path leads to this file."""
-        return files.is_at(path, self._file)
+        with files.opening(self._place):
+            return is_at(self._file, path, follow=True)
+
+    def is_nameless(self) -> bool:
+        """Whether the file is removed, so that nobody can open it any more."""
+        return not os.fstat(self._file.fileno()).st_nlink
 
     def close(self) -> None:
         """Let go of the file, and of the lock that comes with the memory."""

@@ -80,10 +80,13 @@ def _trouble(name: str, path: str, status: os.stat_result) -> UnsafeMemory | Non
     return None
 
 
-def is_at(file: io.FileIO, path: str) -> bool:
-    """Whether the path, which is no link, still leads to the open file."""
+def is_at(file: io.FileIO, path: str, *, follow: bool = False) -> bool:
+    """Whether the path still leads to the open file; by way of links only if they are to be followed.
+
+    Needs no descriptor.
+    """
     try:
-        return os.path.samestat(os.lstat(path), os.fstat(file.fileno()))
+        return os.path.samestat(os.stat(path, follow_symlinks=follow), os.fstat(file.fileno()))
     except (FileNotFoundError, NotADirectoryError):
         return False
 

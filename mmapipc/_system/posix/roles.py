@@ -198,7 +198,8 @@ class FileRoles:
 
     def have(self, file: io.FileIO) -> bool:
         """Whether the path leads to the open file."""
-        return files.is_at(self.place.location, file)
+        with files.opening(self.place):
+            return is_at(file, self.place.location, follow=True)
 
     def bells_place(self, file: io.FileIO) -> Place:
         """What the bells belong to: the file, by whatever path it is reached."""
