@@ -506,7 +506,7 @@ class Killed(HomesTest):
             self.assertEqual((sender.line(), receiver.line()), ("up", "b'a'"))
             sender.kill()
             receiver.kill()
-            # The bells stay, until the next one has used the file.
+            # The bells stay, until a ring in a file is left.
             self.assertTrue(all(name.endswith("-bell") for name in os.listdir(self.memory)))
             self.assertEqual(os.listdir(self.folder), ["ring"])
             # One who waited for a file that never came has left nothing either.
@@ -518,4 +518,20 @@ class Killed(HomesTest):
             with self.receiver() as receiver:
                 self.assertEqual(receiver.read(2), b"bc")
                 self.assertRaises(mmapipc.SenderDied, receiver.read, 1)
+        self.assertEqual(os.listdir(self.memory), [])
+
+    @unittest.skipIf(WINDOWS, "POSIX only: a file that is open can be removed")
+    def test_bells_of_a_file_that_is_gone_do_not_stay(self) -> None:
+        sends = f"s = mmapipc.Sender(name, file={self.path!r}); say('up'); sys.stdin.read()"
+        sender = self.python(sends, stdin=subprocess.PIPE)
+        self.assertEqual(sender.line(), "up")
+        killed = sorted(os.listdir(self.memory))
+        sender.kill()
+        os.rename(self.path, f"{self.path}-renamed")
+        other = mmapipc.Sender(f"{self.name}-other", file=str(self.folder / "other"))
+        there = sorted(os.listdir(self.memory))
+        # Another end leaves, which takes what is nobody's along, and nothing else.
+        self.exchange(self.path)
+        self.assertEqual(sorted(os.listdir(self.memory)), sorted(set(there) - set(killed)))
+        other.abort()
         self.assertEqual(os.listdir(self.memory), [])

@@ -16,7 +16,8 @@ begin, and has 1 + pid bytes.  So the kernel gives role and pid in one step, and
 takes both back when the process ends.  Whoever tidies up locks all the ranges.
 
 What both ends have closed is gone: whoever leaves last removes it.  What killed
-ends left stays until the next one uses the name.
+ends left stays until the next one uses the name; of a ring in a file, two bells
+stay until the last end of any such ring leaves.
 """
 
 from __future__ import annotations
@@ -61,6 +62,19 @@ def _remove_bells(place: Place) -> None:
     for role in PEER:
         with contextlib.suppress(OSError):
             os.unlink(_bell(place, role))
+
+
+def _bells_of_files() -> str:
+    """How the paths of the bells of rings in files begin."""
+    return os.path.join(directory(""), f"mmapipc.{os.geteuid()}.+")
+
+
+def _remove_bells_left() -> None:
+    """Remove those that killed ends of rings in files have left: nobody may ever use their file again."""
+    folder, beginning = os.path.split(_bells_of_files())
+    for entry in os.listdir(folder):
+        if entry.startswith(beginning):
+            bells.remove_if_left(os.path.join(folder, entry))
 
 
 class Claim:
@@ -204,8 +218,7 @@ class FileRoles:
     def bells_place(self, file: io.FileIO) -> Place:
         """What the bells belong to: the file, by whatever path it is reached."""
         status = os.fstat(file.fileno())
-        known = f"mmapipc.{os.geteuid()}.+{status.st_dev:x}.{status.st_ino:x}"
-        return Place(self.place.name, os.path.join(directory(""), known))
+        return Place(self.place.name, f"{_bells_of_files()}{status.st_dev:x}.{status.st_ino:x}")
 
     def tidy(self, file: io.FileIO, memory: bool) -> None:
         """Remove the bells if nobody has a role.  The file is the user's, and stays."""
@@ -215,3 +228,4 @@ class FileRoles:
                     _remove_bells(self.bells_place(file))
                 finally:
                     locks.unlock(file)
+                _remove_bells_left()
