@@ -353,7 +353,10 @@ class Sender(_End):
         self._link.half.writelines(lines)
 
     def make_failures_final(self) -> None:
-        """Let no later write make good for one that failed; for what wraps this end, and may forget its bytes."""
+        """Let no later write make good for one that failed.
+
+        For what wraps this end, and may forget the bytes of that write.
+        """
         self._check_open()
         self._link.half.strict = True
 
@@ -500,7 +503,10 @@ class Receiver(_End):
         self._link.half.check_not_refused()
 
     def refuse_after(self, error: BaseException) -> None:
-        """Let `readinto` and `readall` raise ReadFailed, if an error in what wraps this end can have lost bytes."""
+        """Let `readinto` and `readall` raise ReadFailed if the error can have lost bytes.
+
+        It came in what wraps this end, and may forget what it had read.
+        """
         self._link.half.refuse_after(error)
 
     def write(self, data: ReadableBuffer) -> int:
@@ -519,7 +525,10 @@ class Receiver(_End):
         return self._link.half.read(n)
 
     def read1(self, n: int | None = -1) -> bytes:
-        """`read` as a text file calls it that wraps this end: refuses to go on as `readinto` does; -1: what is there."""
+        """`read`, as a text file that wraps this end calls it; with -1 what is there.
+
+        Refuses to go on as `readinto` does.
+        """
         self._check_open()
         return self._link.half.read1(sys.maxsize if n is None or n < 0 else n)
 

@@ -25,7 +25,7 @@ _BETWEEN_LOOKS = 0.1  # seconds
 _LOOKS = 10  # at fields that do not fit each other, before they are called damaged
 _MOMENT = 0.01  # seconds that those who leave have for tidying up
 _LOOKS_FOR_A_STREAM = 4  # at a name that seems to be left over and has none
-_PATIENCE = 1.0  # seconds for those who are just leaving
+_LEAVING = 1.0  # seconds for those who are just leaving
 
 
 class Side(NamedTuple):
@@ -257,7 +257,7 @@ def remove(name: str) -> None:
         _check_version(where)
     except UnsafeMemory as error:
         foreign = error
-    deadline = time.perf_counter() + _PATIENCE
+    deadline = time.perf_counter() + _LEAVING
     while True:
         try:
             for role in (SENDER, RECEIVER):

@@ -220,7 +220,10 @@ class System(Protocol):
         """
 
     def fence(self) -> None:
-        """A full barrier on each processor that runs a process which has called `join_fences`, where there are any."""
+        """A full barrier on each processor that runs a process which has called `join_fences`.
+
+        Does nothing where there are no such barriers.
+        """
 
     def join_fences(self) -> bool:
         """Let other processes' fences order our loads and stores too; return whether there are fences."""

@@ -81,8 +81,8 @@ class Memory:
             except ValueError:
                 # It compares with the file's size: beyond its end a load is a SIGBUS.
                 raise MappingTooSmall(
-                    f"{self._place.name}: {self._place.location} is shorter than {in_bytes(offset + length)}; "
-                    "ask for fewer"
+                    f"{self._place.name}: {self._place.location} is shorter "
+                    f"than {in_bytes(offset + length)}; ask for fewer"
                 ) from None
 
     def flush(self, mapping: mmap.mmap) -> None:

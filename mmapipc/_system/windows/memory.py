@@ -50,8 +50,8 @@ class Memory:
                 raise refused(self._place.name, self._place.location, error.winerror) from None
             if self.size() < offset + length:
                 raise MappingTooSmall(
-                    f"{self._place.name}: the memory of that name is smaller than {in_bytes(offset + length)}; "
-                    "ask for fewer"
+                    f"{self._place.name}: the memory of that name is smaller "
+                    f"than {in_bytes(offset + length)}; ask for fewer"
                 ) from None
             raise FileRefused(f"{self._place.name}: was not made for writing; map it for reading") from None
 
