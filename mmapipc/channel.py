@@ -307,8 +307,8 @@ class Sender(_End):
         rendezvous.begin(self._link, capacity)
         # One call less on the hot path, and nothing before the first step that counts; the methods
         # below have the descriptions.
-        for method in ("write", "writelines", "commit"):
-            if getattr(type(self), method) is getattr(Sender, method):
+        for method, calls in (("write", "write"), ("writelines", "write"), ("commit", "commit")):
+            if all(getattr(type(self), each) is getattr(Sender, each) for each in (method, calls)):
                 setattr(self, method, getattr(self._link.half, method))
 
     def read(self, n: int | None = -1) -> bytes:
@@ -350,7 +350,10 @@ class Sender(_End):
         Raises as `write` does.
         """
         self._check_open()
-        self._link.half.writelines(lines)
+        if type(self).write is Sender.write:
+            self._link.half.writelines(lines)
+        else:  # a subclass has its own
+            super().writelines(lines)
 
     def make_failures_final(self) -> None:
         """Let no later write make good for one that failed.

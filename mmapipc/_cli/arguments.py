@@ -16,9 +16,10 @@ from .streams import printable, write_error, write_output
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
 USAGE = 2  # argparse's own exit code
+_PROGRAM = "mmapipc"
 _USUAL_COLUMNS = 80
 
 _EXIT_CODES = """
@@ -49,7 +50,12 @@ _NO_OPTION = "\0"  # marks an argument that stood behind "--"
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; if it makes no sense, say so and raise SystemExit."""
     given = sys.argv[1:] if arguments is None else list(arguments)
-    parsed = _parser(given[0] if given else "").parse_args(given)
+    if given and given[0] in _COMMANDS:
+        name, *others = given  # so the parsers of the other commands need not be made
+        command = _Command(prog=f"{_PROGRAM} {name}", **_description(name))
+        parsed = _prepared(command, name).parse_args(others)
+    else:
+        parsed = _parser().parse_args(given)
     if parsed.command == "receive" and parsed.resume and parsed.output is None:
         parsed.error("--resume needs -o FILE")
     return parsed
@@ -152,10 +158,10 @@ def _columns() -> int:
     return columns if columns > 0 else _USUAL_COLUMNS
 
 
-def _parser(first: str) -> _Parser:
-    """The parser of a command line that begins so: most know one command, the others need not be made."""
+def _parser() -> _Parser:
+    """The parser of a command line that does not begin with a command."""
     parser = _Parser(
-        prog="mmapipc",
+        prog=_PROGRAM,
         description="Stream bytes from one process to another on this machine, by name, through shared "
         "memory.",
         epilog="""\
@@ -170,21 +176,23 @@ Each command has a --help of its own: mmapipc send --help
     )
     _add_version(parser)
     commands = parser.add_subparsers(
-        dest="command",
-        required=True,
-        metavar="COMMAND",
-        title="commands",
-        prog=parser.prog,
-        parser_class=_Command,
+        required=True, metavar="COMMAND", title="commands", dest="command", parser_class=_Command
     )
-    for name in (first,) if first in _COMMANDS else _COMMANDS:
-        fill, help, description, epilog = _COMMANDS[name]
-        command = commands.add_parser(
-            name, help=help, description=description, epilog=epilog, formatter_class=_formatter
-        )
-        command.fill = fill
-        command.set_defaults(error=command.error)
+    for name, (_, help, _, _) in _COMMANDS.items():
+        _prepared(commands.add_parser(name, help=help, **_description(name)), name)
     return parser
+
+
+def _description(name: str) -> dict[str, Any]:
+    """What the help of that command says beside its arguments."""
+    _, _, description, epilog = _COMMANDS[name]
+    return {"description": description, "epilog": epilog, "formatter_class": _formatter}
+
+
+def _prepared(command: _Command, name: str) -> _Command:
+    command.fill = _COMMANDS[name][0]
+    command.set_defaults(command=name, error=command.error)
+    return command
 
 
 def _fill_send(command: _Command) -> None:
