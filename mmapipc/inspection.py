@@ -208,6 +208,9 @@ def _read(
             raise layout.damaged(where.name, f"capacity {header.capacity} does not fit its size")
         sides = layout.load_sender_state(words, where.name), layout.load_receiver_state(words, where.name)
         pids = layout.load_pids(words, where.name)
+        # ORDER: the states before the counters: who is seen to have left has stored its last.  Pairs with
+        # `states.finish`, `give_up` and `leave`.
+        where.order()
         read, written = _sequences(words, header.capacity, where.name)
     return (
         Stream(header.capacity, header.stream_id, header.persistent, written, read),
