@@ -266,7 +266,10 @@ class SendingLink(Link):
             self._on_lost(more)
 
     def wait(self) -> bool:
-        """Wait for free bytes; True.  Raises ReceiverGone, ReceiverLeft, ChannelTimeout, NoSuchMapping, LayoutError."""
+        """Wait for free bytes; True.
+
+        Raises ReceiverGone, ReceiverLeft, ChannelTimeout, NoSuchMapping, LayoutError.
+        """
         self._raise_unless_fine(self.waiter.until_moved(self.look, self.timeout), self.timeout)
         return True
 

@@ -131,7 +131,7 @@ class Descriptor(int):
 
 
 def make(file: Place) -> None:
-    """Make the file, empty, unless there is one; if its name is a link to a file that is missing, that one."""
+    """Make the file, empty, unless there is one; if the path is a link to a missing file, make that."""
     with opening(file), contextlib.suppress(FileExistsError):
         path = os.path.realpath(file.location)
         owned(path, FLAGS | os.O_CREAT | os.O_EXCL, os.O_RDWR).close()
