@@ -324,8 +324,9 @@ class Sender(_End):
 
         Waits while the ring is full.  Raises ReceiverGone when the receiver
         left or died, ChannelTimeout when it took nothing for `timeout` seconds,
-        ValueError when the stream is closed or finished or a reserved view is
-        not yet committed, LayoutError.  With a timeout of 0 it publishes all of
+        NoSuchMapping when it waits and the `file` is removed, so that no receiver
+        can come, ValueError when the stream is closed or finished or a reserved
+        view is not yet committed, LayoutError.  With a timeout of 0 it publishes all of
         `data` or, with ChannelTimeout, nothing.
 
         After an error `tell()` says how much was published.  If that was none
