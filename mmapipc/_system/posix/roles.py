@@ -29,7 +29,7 @@ from ...errors import ChannelError, UnsafeMemory
 from .. import files
 from ..names import PEER, ROLES, SENDER, Place
 from . import bells, locks
-from .private import directory, is_at, open_private, refusing, remove
+from .private import inode_path, is_at, of_files, open_private, refusing, remove
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
@@ -64,16 +64,11 @@ def _remove_bells(place: Place) -> None:
             os.unlink(_bell(place, role))
 
 
-def _bells_of_files() -> str:
-    """How the paths of the bells of rings in files begin."""
-    return os.path.join(directory(""), f"mmapipc.{os.geteuid()}.+")
-
-
 def _remove_bells_left() -> None:
     """Remove those that killed ends of rings in files have left: nobody may ever use their file again."""
-    folder, beginning = os.path.split(_bells_of_files())
+    folder, beginning = os.path.split(of_files())
     for entry in os.listdir(folder):
-        if entry.startswith(beginning):
+        if entry.startswith(beginning) and entry.endswith("-bell"):
             bells.remove_if_left(os.path.join(folder, entry))
 
 
@@ -217,8 +212,7 @@ class FileRoles:
 
     def bells_place(self, file: io.FileIO) -> Place:
         """What the bells belong to: the file, by whatever path it is reached."""
-        status = os.fstat(file.fileno())
-        return Place(self.place.name, f"{_bells_of_files()}{status.st_dev:x}.{status.st_ino:x}")
+        return Place(self.place.name, inode_path(os.fstat(file.fileno())))
 
     def tidy(self, file: io.FileIO, memory: bool) -> None:
         """Remove the bells if nobody has a role.  The file is the user's, and stays."""
