@@ -271,6 +271,10 @@ class World:
     def check_kept(self, memory: Memory) -> None:
         """Nothing: nobody removes the file."""
 
+    def is_lost(self, memory: Memory) -> bool:
+        """False: as above."""
+        return False
+
     def sweep(self) -> None:
         """Nothing."""
 

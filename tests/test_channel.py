@@ -336,6 +336,32 @@ class RawFiles(ChannelTest):
             self.assertEqual(pickle.load(receiver), [2])
 
 
+class Subclasses(ChannelTest):
+    def test_one_that_overrides_is_honoured(self):
+        class Counting(mmapipc.Sender):
+            count = 0
+
+            def write(self, data):
+                self.count += 1
+                return super().write(data)
+
+        class Shouting(mmapipc.Receiver):
+            def readinto(self, buffer):
+                count = super().readinto(buffer)
+                buffer[:count] = bytes(buffer[:count]).upper()
+                return count
+
+        with Counting(self.name, timeout=DEADLINE) as sender, Shouting(self.name, timeout=DEADLINE) as receiver:
+            sender.write(b"a, ")
+            sender.writelines([b"b, ", b"c, "])
+            with io.BufferedWriter(sender) as buffered, io.BufferedReader(receiver) as reader:
+                buffered.write(b"d")
+                buffered.flush()
+                self.assertEqual(sender.count, 4)
+                sender.finish()
+                self.assertEqual(reader.read(10), b"A, B, C, D")
+
+
 class Arguments(ChannelTest):
     def test_wrong_arguments(self):
         for capacity in (0, -1, 2**62 + 1):

@@ -328,6 +328,17 @@ waiting.join()
                     sender.write(sent)
                 self.assertEqual(receiver.end(), (0, sent, ""))
 
+    @unittest.skipIf(WINDOWS, "POSIX only: symbolic links for everybody")
+    def test_a_link_to_a_file_that_is_not_there_yet(self) -> None:
+        links = [str(self.folder / name) for name in ("first", "second")]
+        os.symlink(self.path, links[0])
+        os.symlink(links[0], links[1])
+        receiver = self.receive("--file", links[0])
+        with mmapipc.Sender(self.name, timeout=0, file=links[1]) as sender:
+            sender.write(b"by way of two links")
+        self.assertEqual(receiver.end(), (0, b"by way of two links", ""))
+        self.assertTrue(os.path.islink(links[0]))
+
     @unittest.skipIf(WINDOWS, "POSIX only: a file that is open can be replaced")
     def test_the_file_is_replaced_while_receivers_wait(self) -> None:
         self.drained()
@@ -428,6 +439,25 @@ class Removed(HomesTest):
                 self.clear()
 
     @unittest.skipIf(WINDOWS, "POSIX only: a file that is open can be removed")
+    def test_nobody_waits_for_a_receiver_that_cannot_come(self) -> None:
+        lost = f"^{self.name}: .*removed or replaced"
+        for remove in (os.unlink, self.replace):
+            with self.subTest(how=remove.__name__):
+                sender = self.sender(capacity=10)
+                with self.receiver() as receiver:
+                    sender.write(bytes(10))
+                    remove(self.path)
+                    # Who is there still gets its bytes.
+                    reading = Background(lambda: receiver.read(20) + receiver.read(20))
+                    sender.write(bytes(5))
+                    self.assertEqual(len(reading.result()), 15)
+                with self.assertRaisesRegex(mmapipc.NoSuchMapping, lost):
+                    sender.write(bytes(20))
+                with self.assertRaisesRegex(mmapipc.NoSuchMapping, lost):
+                    sender.close()
+                self.gone()
+
+    @unittest.skipIf(WINDOWS, "POSIX only: a file that is open can be removed")
     def test_what_was_taken_needs_no_file(self) -> None:
         with self.sender() as sender, self.receiver() as receiver:
             sender.write(b"abc")
@@ -476,7 +506,7 @@ class Killed(HomesTest):
             self.assertEqual((sender.line(), receiver.line()), ("up", "b'a'"))
             sender.kill()
             receiver.kill()
-            # The bells stay, until the next one has used the file.
+            # The bells stay, until a ring in a file is left.
             self.assertTrue(all(name.endswith("-bell") for name in os.listdir(self.memory)))
             self.assertEqual(os.listdir(self.folder), ["ring"])
             # One who waited for a file that never came has left nothing either.
@@ -488,4 +518,20 @@ class Killed(HomesTest):
             with self.receiver() as receiver:
                 self.assertEqual(receiver.read(2), b"bc")
                 self.assertRaises(mmapipc.SenderDied, receiver.read, 1)
+        self.assertEqual(os.listdir(self.memory), [])
+
+    @unittest.skipIf(WINDOWS, "POSIX only: a file that is open can be removed")
+    def test_bells_of_a_file_that_is_gone_do_not_stay(self) -> None:
+        sends = f"s = mmapipc.Sender(name, file={self.path!r}); say('up'); sys.stdin.read()"
+        sender = self.python(sends, stdin=subprocess.PIPE)
+        self.assertEqual(sender.line(), "up")
+        killed = sorted(os.listdir(self.memory))
+        sender.kill()
+        os.rename(self.path, f"{self.path}-renamed")
+        other = mmapipc.Sender(f"{self.name}-other", file=str(self.folder / "other"))
+        there = sorted(os.listdir(self.memory))
+        # Another end leaves, which takes what is nobody's along, and nothing else.
+        self.exchange(self.path)
+        self.assertEqual(sorted(os.listdir(self.memory)), sorted(set(there) - set(killed)))
+        other.abort()
         self.assertEqual(os.listdir(self.memory), [])

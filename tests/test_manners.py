@@ -569,7 +569,7 @@ class Blocked(ChannelTest):
             begun.set()
             ended.wait()
 
-        with mock.patch.object(progress, "tell", tell), mock.patch.object(progress, "PATIENCE", 0):
+        with mock.patch.object(progress, "tell", tell), mock.patch.object(progress, "LONGEST_STOP", 0):
             with progress.Watch(self.name, None, sends=True, waits_for_role=False) as watch:
                 with self.both() as (sender, receiver), watch.following(sender):
                     watch.say("something")

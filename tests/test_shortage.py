@@ -356,6 +356,21 @@ with mmapipc.Sender(name, capacity=4, timeout=60) as s:
         self.assertEqual(child.end(), (0, b"", ""))
 
 
+    def test_none_left_when_a_ring_in_a_file_is_closed(self):
+        path = str(self.folder / "ring")
+        code = self.GRANT + f"""
+s = mmapipc.Sender(name, file={path!r}, timeout=60)
+s.write(b'abc')
+first = lowest()
+grant(0)
+s.close()
+say('kept')
+"""
+        self.assertEqual(self.python(code).end(), (0, b"kept\n", ""))
+        with mmapipc.Receiver(self.name, file=path, timeout=DEADLINE) as receiver:
+            self.assertEqual(receiver.read(), b"abc")
+
+
 class Output(ShortageTest):
     """Nothing is acknowledged that was not written."""
 

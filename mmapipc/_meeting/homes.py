@@ -129,6 +129,10 @@ class InMemory(_Home):
     def check_kept(self, memory: Memory) -> None:
         """Nothing: the stream does not outlive its ends."""
 
+    def is_lost(self, memory: Memory) -> bool:
+        """False: nobody takes the name from memory that is in use."""
+        return False
+
     def observe(self) -> Observed | None:
         """The memory to look at only; None when there is none."""
         return system.observe(self.place)
@@ -249,6 +253,10 @@ class InFile(_Home):
                 f"{self.name}: {self.location} was removed or replaced while the stream was in it, "
                 "so what no receiver has taken is not there; send it again"
             )
+
+    def is_lost(self, memory: Memory) -> bool:
+        """Whether no receiver can come any more: the file that has the stream is removed."""
+        return memory.is_nameless()
 
     def observe(self) -> Observed | None:
         """The file to look at only; None when it is missing or empty.  LayoutError when it is not ours."""

@@ -15,6 +15,7 @@ from .._ring.ring import Consumer, Producer
 from .._ring.states import Verdict
 from .._system import PEER, RECEIVER, SENDER, system
 from ..errors import (
+    ChannelError,
     ChannelTimeout,
     LayoutError,
     ReceiverGone,
@@ -134,7 +135,7 @@ class Link:
         """Whether to move a byte would not wait, be it for an error; `probe` asks whether the peer lives."""
         try:
             return self.half.is_ready or self.look(probe) is not None
-        except LayoutError:
+        except ChannelError:
             return True
 
     def abort(self) -> None:
@@ -244,11 +245,14 @@ class SendingLink(Link):
         self.half = self._join(Producer, persistent=self.persistent)
 
     def look(self, probe: bool) -> Verdict | None:
-        if not self.persistent or self._on_lost is None:
-            return super().look(probe)
-        came = self.half.receivers
+        assert self.memory is not None
+        tells = self.persistent and self._on_lost is not None
+        came = self.half.receivers if tells else 0
         verdict = super().look(probe)
-        self._tell_of_lost(came)
+        if tells:
+            self._tell_of_lost(came)
+        if probe and verdict is None and self.home.is_lost(self.memory) and not self.half.peer_attached:
+            self.home.check_kept(self.memory)
         return verdict
 
     def _tell_of_lost(self, came: int) -> None:
@@ -267,7 +271,10 @@ class SendingLink(Link):
             self._on_lost(more)
 
     def wait(self) -> bool:
-        """Wait for free bytes; True.  Raises ReceiverGone, ReceiverLeft, ChannelTimeout, LayoutError."""
+        """Wait for free bytes; True.
+
+        Raises ReceiverGone, ReceiverLeft, ChannelTimeout, NoSuchMapping, LayoutError.
+        """
         self._raise_unless_fine(self.waiter.until_moved(self.look, self.timeout), self.timeout)
         return True
 
@@ -353,9 +360,11 @@ class SendingLink(Link):
 
     def _give_up(self) -> None:
         """End a stream that a failed write has left incomplete; raises what says so."""
-        verdict = self.look(True)
-        self.half.shut(f"{self.name}: the stream was given up, because an earlier write failed")
-        self.abort()
+        try:
+            verdict = self.look(True)
+        finally:
+            self.half.shut(f"{self.name}: the stream was given up, because an earlier write failed")
+            self.abort()
         if verdict is not None:
             self._raise_unless_fine(verdict, None)
         raise StreamAborted(

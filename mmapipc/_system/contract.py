@@ -129,6 +129,9 @@ class Memory(Protocol):
     def is_at(self, path: str) -> bool:
         """Whether the path leads to this memory, which is a file's."""
 
+    def is_nameless(self) -> bool:
+        """Whether no path leads to this memory any more, so that nobody else can open it."""
+
     def close(self) -> None:
         """Let go of it."""
 
@@ -284,7 +287,10 @@ class System(Protocol):
         """
 
     def fence(self) -> None:
-        """A full barrier on each processor that runs a process which has called `join_fences`, where there are any."""
+        """A full barrier on each processor that runs a process which has called `join_fences`.
+
+        Does nothing where there are no such barriers.
+        """
 
     def join_fences(self) -> bool:
         """Let other processes' fences order our loads and stores too; return whether there are fences."""

@@ -108,8 +108,8 @@ class Memory:
             except ValueError:
                 # It compares with the file's size: beyond its end a load is a SIGBUS.
                 raise MappingTooSmall(
-                    f"{self._place.name}: {self._place.location} is shorter than {in_bytes(offset + length)}; "
-                    "ask for fewer"
+                    f"{self._place.name}: {self._place.location} is shorter "
+                    f"than {in_bytes(offset + length)}; ask for fewer"
                 ) from None
             except PermissionError as error:  # a descriptor of the user's
                 raise files.refused(self._place, error, "; open it for more, or use another access") from None
@@ -156,7 +156,12 @@ class Memory:
 
     def is_at(self, path: str) -> bool:
         """Whether the path leads to this file."""
-        return files.is_at(path, self._file)
+        with files.opening(self._place):
+            return is_at(self._file, path, follow=True)
+
+    def is_nameless(self) -> bool:
+        """Whether the file is removed, so that nobody can open it any more."""
+        return not os.fstat(self._file.fileno()).st_nlink
 
     def close(self) -> None:
         """Let go of the file, and of the lock that comes with the memory."""

@@ -16,7 +16,8 @@ begin, and has 1 + pid bytes.  So the kernel gives role and pid in one step, and
 takes both back when the process ends.  Whoever tidies up locks all the ranges.
 
 What both ends have closed is gone: whoever leaves last removes it.  What killed
-ends left stays until the next one uses the name.
+ends left stays until the next one uses the name; of a ring in a file, two bells
+stay until an end of any such ring leaves.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from ...errors import ChannelError, UnsafeMemory
 from .. import files
 from ..names import PEER, ROLES, SENDER, Place
 from . import bells, locks
-from .private import inode_path, is_at, open_private, refusing, remove
+from .private import inode_path, is_at, of_files, open_private, refusing, remove
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
@@ -61,6 +62,14 @@ def _remove_bells(place: Place) -> None:
     for role in PEER:
         with contextlib.suppress(OSError):
             os.unlink(_bell(place, role))
+
+
+def _remove_bells_left() -> None:
+    """Remove those that killed ends of rings in files have left: nobody may ever use their file again."""
+    folder, beginning = os.path.split(of_files())
+    for entry in os.listdir(folder):
+        if entry.startswith(beginning) and entry.endswith("-bell"):
+            bells.remove_if_left(os.path.join(folder, entry))
 
 
 class Claim:
@@ -198,7 +207,8 @@ class FileRoles:
 
     def have(self, file: io.FileIO) -> bool:
         """Whether the path leads to the open file."""
-        return files.is_at(self.place.location, file)
+        with files.opening(self.place):
+            return is_at(file, self.place.location, follow=True)
 
     def bells_place(self, file: io.FileIO) -> Place:
         """What the bells belong to: the file, by whatever path it is reached."""
@@ -212,3 +222,4 @@ class FileRoles:
                     _remove_bells(self.bells_place(file))
                 finally:
                     locks.unlock(file)
+            _remove_bells_left()
