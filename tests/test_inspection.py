@@ -527,35 +527,36 @@ class OnATerminal(TerminalTest):
             yield from drawn
 
     def test_it_is_drawn_in_place_in_any_width(self):
-        for columns in (80, 40, 12):
-            with self.subTest(columns=columns):
-                self.resize(columns)
-                terminal = Terminal()
-                with self.both(capacity=1000) as (sender, receiver):
-                    sender.write(bytes(500))
-                    child = self.watch()
-                    text = ""
-                    while text.count("\x1b[J") < 4 or not text.endswith("\x1b[J"):
-                        text += self.read()  # a picture may come in pieces
-                    terminal.write(text)
-                    self.assertEqual((len(terminal.lines), terminal.row), (13, 12))
-                    receiver.read(200)
-                    sender.finish()
-                    receiver.read(500)
-                self.assertEqual(child.end(), (0, b"", ""))
-                os.write(self.slave, b"end\n")
-                while "end" not in terminal.lines:
-                    terminal.write(self.read())
-                self.assertLess(terminal.longest, columns)
-                # The last picture, and nothing of the earlier ones.
-                self.assertEqual(terminal.lines[12:], ["end", ""])
-                self.assertEqual(terminal.lines[0], cut(f"name      {self.name}", columns - 1))
-                if columns >= 40:
-                    self.assertEqual(terminal.lines[2], "status    ended")
-                    self.assertRegex(terminal.lines[8], r"^written   [0-9.]+ B/s, 500 B$")
-                    self.assertEqual(terminal.lines[10], "in flight 0 B")
-                    self.assertRegex(terminal.lines[11], r"^ring      \[-+\]   0\.0 %$")
-                    self.assertEqual(len(terminal.lines[11]), min(columns - 1, 60))
+        def case(self, columns):
+            self.resize(columns)
+            terminal = Terminal()
+            with self.both(capacity=1000) as (sender, receiver):
+                sender.write(bytes(500))
+                child = self.watch()
+                text = ""
+                while text.count("\x1b[J") < 4 or not text.endswith("\x1b[J"):
+                    text += self.read()  # a picture may come in pieces
+                terminal.write(text)
+                self.assertEqual((len(terminal.lines), terminal.row), (13, 12))
+                receiver.read(200)
+                sender.finish()
+                receiver.read(500)
+            self.assertEqual(child.end(), (0, b"", ""))
+            os.write(self.slave, b"end\n")
+            while "end" not in terminal.lines:
+                terminal.write(self.read())
+            self.assertLess(terminal.longest, columns)
+            # The last picture, and nothing of the earlier ones.
+            self.assertEqual(terminal.lines[12:], ["end", ""])
+            self.assertEqual(terminal.lines[0], cut(f"name      {self.name}", columns - 1))
+            if columns >= 40:
+                self.assertEqual(terminal.lines[2], "status    ended")
+                self.assertRegex(terminal.lines[8], r"^written   [0-9.]+ B/s, 500 B$")
+                self.assertEqual(terminal.lines[10], "in flight 0 B")
+                self.assertRegex(terminal.lines[11], r"^ring      \[-+\]   0\.0 %$")
+                self.assertEqual(len(terminal.lines[11]), min(columns - 1, 60))
+
+        self.side_by_side(case, (80, 40, 12))
 
     def test_it_follows_the_size_of_the_terminal(self):
         with self.both(capacity=1000) as (sender, _):
@@ -827,6 +828,7 @@ class Hostile(InspectionTest):
             memory.close()
             system.remove(place)
 
+    @mock.patch.object(inspection, "_MOMENT", 0)  # nobody is about to tidy up
     def test_every_header_is_shown_or_refused_in_one_line(self):
         chance = random.Random(SEED)
         refused = shown = 0
@@ -859,6 +861,7 @@ class Hostile(InspectionTest):
                     self.assertEqual(words.tolist(), before)
         self.assertTrue(shown and refused, (shown, refused))
 
+    @mock.patch.object(inspection, "_MOMENT", 0)
     def test_a_peer_that_stores_into_every_field_all_the_time(self):
         code = f"""
 import random
