@@ -72,6 +72,8 @@ def _choose_environment() -> None:
     os.environ["LANG"] = "C.UTF-8"
     if sys.dont_write_bytecode:
         os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+    if sys.pycache_prefix:
+        os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
     # Children are as strict as we are: -X dev, -W.
     if sys.flags.dev_mode:
         os.environ["PYTHONDEVMODE"] = "1"
@@ -85,6 +87,12 @@ def _choose_environment() -> None:
 
 
 _choose_environment()
+
+
+def alone(test: Any) -> Any:
+    """Let nothing else of ours run beside this test, or class: what it looks for depends on the time."""
+    test.alone = True
+    return test
 
 
 def by_signal(number: int) -> int:

@@ -1,7 +1,7 @@
 """The crash matrix: who is killed outright, when, and what the other end then meets.
 
 Each row runs two real processes and a kill; then the name must work at once.
-And a storm of kills against one persistent stream.
+And storms of kills against persistent streams.
 """
 
 import os
@@ -180,10 +180,17 @@ class Matrix(ChannelTest):
         self.exchange()
 
 
+STREAMS = 2  # each with a storm of its own
+ROUNDS = int(os.environ.get("MMAPIPC_STORM", "200" if os.name != "nt" else "40"))
+
+
 class Storm(ChannelTest):
     def test_kills_at_random_moments_lose_and_double_nothing(self):
-        rounds = int(os.environ.get("MMAPIPC_STORM", "200" if os.name != "nt" else "40"))
         seed = int(os.environ.get("MMAPIPC_SEED", "0")) or random.SystemRandom().randrange(1, 2**32)
+        self.side_by_side(Storm.storm, range(seed, seed + STREAMS))
+
+    def storm(self, seed):
+        rounds = ROUNDS // STREAMS
         chance = random.Random(seed)
         target = self.folder / "target"
         # The stream is made as it goes: seeded blocks, until the storm is over.

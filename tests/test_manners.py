@@ -484,7 +484,7 @@ class OnATerminal(TerminalTest):
             self.resize(columns)
             sent = noise(60_000)
             sender = self.on_terminal(
-                '2>"$0"', "send", self.name, self.file(sent), "--progress", "--limit-rate", "100kB"
+                '2>"$0"', "send", self.name, self.file(sent), "--progress", "--limit-rate", "100kB", "-B", "9000"
             )
             text = self.until("waiting|\\.\\.\\.")
             with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
