@@ -240,8 +240,8 @@ class Endings(ChannelTest):
     def test_options_and_what_looks_like_them_anywhere(self):
         sent = self.file(b"hello")
         self.name = "-n"
-        sender = self.start([sys.executable, "-m", "mmapipc", "send", "--timeout", "60", "--", "-n", sent])
-        receiver = self.start([sys.executable, "-m", "mmapipc", "receive", "--timeout", "60", "--", "-n"])
+        sender = self.start([sys.executable, "-m", "mmapipc", "send", "--timeout", str(DEADLINE), "--", "-n", sent])
+        receiver = self.start([sys.executable, "-m", "mmapipc", "receive", "--timeout", str(DEADLINE), "--", "-n"])
         self.assertEqual(receiver.end(), (0, b"hello", ""))
         self.assertEqual(sender.end(), (0, b"", ""))
         for arguments, name, file in (
@@ -251,8 +251,8 @@ class Endings(ChannelTest):
         ):
             parsed = parse(["send", *arguments])
             self.assertEqual((parsed.name, parsed.input), (name, file))
-        sender = self.start([sys.executable, "-m", "mmapipc", "send", "n", "--timeout", "60", sent])
-        receiver = self.start([sys.executable, "-m", "mmapipc", "receive", "--timeout", "60", "n"])
+        sender = self.start([sys.executable, "-m", "mmapipc", "send", "n", "--timeout", str(DEADLINE), sent])
+        receiver = self.start([sys.executable, "-m", "mmapipc", "receive", "--timeout", str(DEADLINE), "n"])
         self.assertEqual(receiver.end(), (0, b"hello", ""))
         self.assertEqual(sender.end(), (0, b"", ""))
 

@@ -322,9 +322,9 @@ say('ready')
 path = {path!r}
 number = 0
 while number := number + 1:
-    with mmapipc.Sender(name, capacity=50 + number % 3 * 50, timeout=60, file=path) as sender:
+    with mmapipc.Sender(name, capacity=50 + number % 3 * 50, timeout=DEADLINE, file=path) as sender:
         sender.write(b'abc')
-    with mmapipc.Receiver(name, timeout=60, file=path) as receiver:
+    with mmapipc.Receiver(name, timeout=DEADLINE, file=path) as receiver:
         receiver.read()
 """
         child = self.python(code)
@@ -401,8 +401,8 @@ while number := number + 1:
         code = """
 say('ready')
 while True:
-    sender = mmapipc.Sender(name, capacity=100, timeout=60)
-    receiver = mmapipc.Receiver(name, timeout=60)
+    sender = mmapipc.Sender(name, capacity=100, timeout=DEADLINE)
+    receiver = mmapipc.Receiver(name, timeout=DEADLINE)
     sender.finish()
     (sender if sys.argv[2] == 'sender' else receiver).close()
     (receiver if sys.argv[2] == 'sender' else sender).close()
