@@ -1,8 +1,8 @@
 """The crash matrix: who is killed outright, when, and what the other end then meets.
 
 Each row runs two real processes and a kill; then the name must work at once.
-Who waits is killed, or stopped, in each way of waiting.  And a storm of kills
-against one persistent stream.
+Who waits is killed, or stopped, in each way of waiting.  And storms of kills
+against persistent streams.
 """
 
 import os
@@ -375,10 +375,17 @@ class Stopped(ChannelTest):
         self.assertEqual(child.end(), (0, b"", ""))
 
 
+STREAMS = 2  # each with a storm of its own
+ROUNDS = int(os.environ.get("MMAPIPC_STORM", "200" if os.name != "nt" else "40"))
+
+
 class Storm(ChannelTest):
     def test_kills_at_random_moments_lose_and_double_nothing(self):
-        rounds = int(os.environ.get("MMAPIPC_STORM", "200" if os.name != "nt" else "40"))
         seed = int(os.environ.get("MMAPIPC_SEED", "0")) or random.SystemRandom().randrange(1, 2**32)
+        self.side_by_side(Storm.storm, range(seed, seed + STREAMS))
+
+    def storm(self, seed):
+        rounds = ROUNDS // STREAMS
         chance = random.Random(seed)
         target = self.folder / "target"
         # The stream is made as it goes: seeded blocks, until the storm is over.

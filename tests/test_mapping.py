@@ -23,7 +23,7 @@ from mmapipc import Mapping
 from mmapipc._meeting import homes
 from mmapipc._system import names, system
 
-from .helpers import WINDOWS, ChannelTest, Child, eventually, noise
+from .helpers import DEADLINE, WINDOWS, ChannelTest, Child, eventually, noise
 from .test_names import NAMES
 from .test_shortage import DROP_ROOT, LINUX
 
@@ -1022,7 +1022,7 @@ class Channels(MappingTest):
     def test_the_name_of_a_mapping(self):
         with Mapping(self.name, 10_000) as made:
             with mock.patch.object(homes, "_LINGER", 3), self.refused(mmapipc.MemoryRefused, "still holds memory"):
-                mmapipc.Sender(self.name, timeout=60)
+                mmapipc.Sender(self.name, timeout=DEADLINE)
             with self.refused(mmapipc.ChannelTimeout):
                 mmapipc.Receiver(self.name, timeout=0)
             made.buf[:] = noise(10_000)
