@@ -978,12 +978,12 @@ class OtherKinds(MappingTest):
 
     @unittest.skipIf(WINDOWS, "POSIX only: files can be locked by anybody")
     def test_a_file_that_stays_locked(self):
-        from mmapipc._system.posix import locks
+        from mmapipc._system.posix import locks, memory
 
         place = system.place(self.name).location
         with open(os.open(place, os.O_CREAT | os.O_RDWR, 0o600), "r+b", buffering=0) as file:
             self.assertTrue(locks.lock(file))
-            with mock.patch("mmapipc._system.posix.memory._MAKING", 0.05):
+            with mock.patch.object(memory, "_MAKING", 0.05):
                 with self.refused(mmapipc.MemoryRefused, place):
                     Mapping(self.name, 10)
         self.assertTrue(self.gone())
