@@ -125,6 +125,7 @@ class Stream:
     def connect(self, machine, number, kind, **options):
         """The link of that actor, not yet there, and the world around it."""
         self.running = number
+        ring.wrote = ring.rang = False  # of another actor's process
         world = World(
             machine,
             kind.role,
