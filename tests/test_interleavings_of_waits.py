@@ -428,10 +428,8 @@ class Waits(unittest.TestCase):
 
     def test_for_an_answer(self):
         for capacity, habits, end in (
-            (1, ("answer",), "finish"),
-            (1, ("at once",), "abort"),
-            (2, ("answer", "at once"), "abort"),
-            (2, ("at once", "stream"), "finish"),
+            (1, ("answer", "at once"), "abort"),
+            (2, ("at once", "answer"), "finish"),
         ):
             with self.subTest(habits=habits, capacity=capacity):
                 self.explore(Streams(capacity, (1, 1, 1), receives=habits, end=end))
@@ -463,7 +461,8 @@ class Waits(unittest.TestCase):
             for victim in (0, 1):
                 with self.subTest(way=way, victim=victim):
                     self.explore(Streams(1, (1, 1), receives=way), deaths=(victim,))
-                    self.explore(Streams(1, (1, 1), sends=way), deaths=(victim,))
+                    if way in ("arm", "wait"):
+                        self.explore(Streams(1, (1, 1), sends=way), deaths=(victim,))
 
     def test_of_both_ends_in_an_event_loop(self):
         for way in ("arm", "disarm"):
