@@ -35,10 +35,11 @@ ASKS = ("answer", *UNFENCED)
 class Streams:
     """One case: streams that are under way, how their ends wait, and what is amiss.
 
-    In each of `streams` a sender writes pieces of the sizes in `writes`; one
-    process receives all of the streams.  `sends` and `receives` say how each
-    waits, see `WAYS`.  With `stale` bells each has been rung.  When the first
-    of them is `silent` it says nothing until the receiver has the other stream.
+    In each of `streams` a sender writes pieces of the sizes in `writes`, the
+    second one piece less; one process receives all of the streams.  `sends` and
+    `receives` say how each waits, see `WAYS`.  With `stale` bells each has been
+    rung.  When the first sender is `silent` it says nothing until the receiver
+    has the other stream.
     `patched` are objects, names in them, and what is in their place.
     """
 
@@ -148,7 +149,7 @@ class Streams:
         half, payload, at = world.link.half, self.payloads[number], 0
         bell = self.bell(world.link)
         try:
-            for size in self.writes:
+            for size in self.writes[number - 1 :]:
                 world.where = "write", at
                 self.get_ready(world, self.sends, bell)
                 world.checkpoint()
