@@ -124,7 +124,7 @@ class Bells:
         self.drain()
 
     def listen(self, *others: Bells) -> list[Bells] | None:
-        """Those of these bells that have rung, once some have, none after a while; None: nobody is left to ring."""
+        """Those of these bells that have rung, none after a while; None when nobody is left to ring."""
         both = [self, *others]
         names = [each._world.bells[each._world.role] for each in both]
         quiet = [cell for each in both for cell in each.quiet()]
@@ -286,9 +286,11 @@ class World:
         return self._now
 
     def fence(self) -> None:
-        """A barrier of all actors."""
-        if self._fences:
+        """A barrier of all actors; of this one where nobody is rung for, and so nobody relies on more."""
+        if self._fences and self.parking:
             self.machine.barrier_everywhere()
+        elif self._fences:
+            self.machine.barrier()
 
     def give_way(self) -> None:
         """Nothing: others run anyway."""
@@ -342,7 +344,9 @@ class Process(World):
     a checkpoint is need not be said.
     """
 
-    def __init__(self, machine: Machine, number: int, kind: Any, capacity: int, pids: list[int], **options: Any):
+    def __init__(
+        self, machine: Machine, number: int, kind: Any, capacity: int, pids: list[int], **options: Any
+    ) -> None:
         super().__init__(machine, kind.role, pids, kept=False, parking=True, excludes=True, **options)
         self.number = number
         self.claims, self.bells = claims_of(number), bells_of(number)

@@ -776,7 +776,8 @@ class Machines(unittest.TestCase):
 
     def outcomes(self, order, *actors):
         found = set()
-        Exploration(list(actors), order=order, fences=True, end=lambda outcome: found.add(outcome.results)).run()
+        actors = list(actors)
+        Exploration(actors, order=order, fences=True, end=lambda outcome: found.add(outcome.results)).run()
         return found
 
     def test_a_message(self):
