@@ -315,6 +315,7 @@ while True:
         looker.kill()
         self.assertEqual(looker.end()[1:], (b"", ""))
 
+    @alone
     def test_a_healthy_ring_in_a_file_is_never_damaged(self):
         path = str(self.folder / "ring")
         code = f"""

@@ -166,6 +166,7 @@ class Waits(WaitTest):
             with self.assertRaises(mmapipc.ReceiverGone):
                 sender.write(b"f")
             sender.abort()
+            child.end()
 
     def test_the_end_of_a_stream(self):
         receivers, child = self.receivers(2)
