@@ -304,7 +304,7 @@ class Mapping:
             self._memory.close()
 
     def _let_go(self, why: str = _CLOSED) -> None:
-        """Be closed.  A slice or an array keeps the memory until it is collected, but not the name."""
+        """Be closed.  A slice or an array keeps the memory until it is collected; on Windows the name too."""
         view, self._view = self._view, None
         self._why_closed = why
         _open_mappings.discard(self)

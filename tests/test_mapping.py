@@ -334,7 +334,8 @@ class Lives(MappingTest):
             with self.assertRaises(KeyError), made:
                 raise KeyError
             self.assertTrue(made.closed)
-            self.assertTrue(self.gone())
+            if not WINDOWS:  # there what keeps the memory keeps its name
+                self.assertTrue(self.gone())
             self.assertIn(b"cde", bytes(kept))  # it keeps the memory
 
     def test_a_slice_outlives_one_that_is_collected(self):
@@ -344,9 +345,12 @@ class Lives(MappingTest):
                 kept = made.buf[2:5]
                 del made
                 gc.collect()
-            self.assertTrue(self.gone())
+            if not WINDOWS:  # as above
+                self.assertTrue(self.gone())
             kept[:] = b"cde"
             self.assertEqual(bytes(kept), b"cde")
+            del kept
+            self.assertTrue(self.gone())
 
     def test_collected_without_close(self):
         with self.assertWarnsRegex(ResourceWarning, f"unclosed <mmapipc.Mapping '{self.name}' 10 of 10 bytes>"):

@@ -22,6 +22,7 @@ import time
 from ...errors import ChannelError, InvalidName, MappingTooSmall, MemoryRefused, NoSuchMapping, in_bytes
 from .. import files, names
 from ..names import Place
+from ..views import View
 from . import locks
 from .guards import Guard
 from .private import is_at, open_private, refusing, remove_guard_mark, remove_if_free
@@ -65,30 +66,6 @@ class _Share(_Lock):
         # Of two that leave at the same time, the one that unlocks last finds the other's lock gone.
         with contextlib.suppress(OSError, ChannelError):
             remove_if_free(self.file, self._path)
-
-
-class View:
-    """See `contract.View`."""
-
-    def __init__(self, place: Place, mapping: mmap.mmap) -> None:
-        self._place = place
-        self._mapping = mapping
-        self.buf = memoryview(mapping)
-
-    def flush(self, offset: int, length: int) -> None:
-        """See `contract.View`."""
-        start = offset // mmap.PAGESIZE * mmap.PAGESIZE
-        with files.opening(self._place):
-            self._mapping.flush(start, offset + length - start)
-
-    def close(self) -> None:
-        """See `contract.View`."""
-        self.buf.release()
-        try:
-            self._mapping.close()
-        except BufferError:
-            self.buf = memoryview(self._mapping)
-            raise
 
 
 class Memory:
