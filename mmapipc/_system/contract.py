@@ -55,6 +55,9 @@ class ChannelRoles(Roles, Protocol):
     def exists(self) -> bool:
         """Whether there is anything of the channel, if only what is left of it."""
 
+    def in_use(self) -> bool:
+        """Whether somebody has a role, or is just tidying up.  Takes nothing."""
+
     def sweep(self) -> None:
         """Remove what is left of a channel at which nobody is."""
 
