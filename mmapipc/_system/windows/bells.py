@@ -43,6 +43,10 @@ class Bells:
                 self.told(handles[ended - _winapi.WAIT_OBJECT_0])
         return None
 
+    def are_shared(self) -> bool:
+        """True: whoever has the role has the bells of that name."""
+        return True
+
     def watch(self, pid: int) -> bool:
         """See `contract.Bells`."""
         if pid != self._watched:
