@@ -17,7 +17,7 @@ takes both back when the process ends.  Whoever tidies up locks all the ranges.
 
 What both ends have closed is gone: whoever leaves last removes it.  What killed
 ends left stays until the next one uses the name; of a ring in a file, two bells
-stay until the last end of any such ring leaves.
+stay until an end of any such ring leaves.
 """
 
 from __future__ import annotations
@@ -228,4 +228,4 @@ class FileRoles:
                     _remove_bells(self.bells_place(file))
                 finally:
                     locks.unlock(file)
-                _remove_bells_left()
+            _remove_bells_left()
