@@ -331,10 +331,14 @@ while number := number + 1:
         self.assertEqual(child.line(), "ready")
         eventually(lambda: os.path.exists(path) and os.path.getsize(path), "it begins")
         streams = set()
-        for _ in range(1500):
-            look = self.look(path)  # and not LayoutError
-            streams.add(look.stream and look.stream.stream_id)
-        self.assertGreater(len(streams), 30)
+
+        def looked_often() -> bool:
+            for _ in range(1500):
+                look = self.look(path)  # and not LayoutError
+                streams.add(look.stream and look.stream.stream_id)
+            return len(streams) > 30
+
+        eventually(looked_often, "it has begun many streams")
         child.kill()
 
     def look(self, file=None):
