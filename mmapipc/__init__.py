@@ -23,7 +23,8 @@ a ChannelError and also the built-in exception for the same trouble:
 
 `wait` waits for several of them, and for other things, at once; event loops can
 wait for an end's `bell`.
-`Mapping` is shared memory alone, by name or of a file.
+`Mapping` is shared memory alone: ours by name, any program's by its tag name, or
+a file's; its `lock` guards it.
 
 Start with help(mmapipc.open), help(mmapipc.Sender), help(mmapipc.Mapping);
 on the command line with `mmapipc --help`.
@@ -31,6 +32,7 @@ on the command line with `mmapipc --help`.
 
 from .channel import Receiver, Sender
 from .errors import (
+    AlreadyLocked,
     ChannelError,
     ChannelTimeout,
     FileRefused,
@@ -39,6 +41,7 @@ from .errors import (
     InvalidSize,
     InvalidView,
     LayoutError,
+    MappingExists,
     MappingTooSmall,
     MemoryRefused,
     NameTaken,
@@ -53,22 +56,25 @@ from .errors import (
     UnsafeMemory,
 )
 from .files import open
-from .mapping import Mapping
+from .mapping import Guard, Mapping
 from .waiting import Bell, wait
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AlreadyLocked",
     "Bell",
     "ChannelError",
     "ChannelTimeout",
     "FileRefused",
+    "Guard",
     "InvalidCapacity",
     "InvalidName",
     "InvalidSize",
     "InvalidView",
     "LayoutError",
     "Mapping",
+    "MappingExists",
     "MappingTooSmall",
     "MemoryRefused",
     "NameTaken",

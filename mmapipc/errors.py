@@ -20,7 +20,7 @@ class ChannelError(Exception):
 
 
 class InvalidName(ChannelError, ValueError):
-    """The name is empty or too long."""
+    """The name is empty or too long, or not one that the system has."""
 
 
 class InvalidCapacity(ChannelError, ValueError):
@@ -95,6 +95,16 @@ class MappingTooSmall(LayoutError):
     """There is memory of that name, or the file, but with fewer bytes than were asked for."""
 
 
+class MappingExists(ChannelError, FileExistsError):
+    """There is memory of that name, or the file, and it was to be new."""
+
+    errno = _errno.EEXIST
+
+
+class AlreadyLocked(ChannelError, RuntimeError):
+    """This thread has the lock already, and would wait for itself."""
+
+
 class NoSuchMapping(ChannelError, FileNotFoundError):
     """Nobody has memory of that name open, or there is no such file."""
 
@@ -112,7 +122,7 @@ class UnsafeMemory(ChannelError, PermissionError):
 
 
 class FileRefused(MemoryRefused, PermissionError):
-    """The system does not let the file be mapped in that way."""
+    """The system does not let the file, or the memory, be used in that way."""
 
     errno = _errno.EACCES
 

@@ -166,10 +166,10 @@ class Looker:
                 anew = other._look_once()
             if look.stream is not None:
                 there = None if anew.stream is None else anew.stream.stream_id
-                stays = anew.status == "stale" and there == look.stream.stream_id
+                stays = anew.status == "stale" and there == look.stream.stream_id and not self._home.in_use()
                 return look if stays else look._replace(exists=False)
             look = anew
-        return look
+        return look._replace(exists=not self._home.in_use()) if look.status == "stale" else look
 
     def _look_once(self) -> Look:
         where = self._home

@@ -1,4 +1,4 @@
-"""`Mapping`: shared memory alone, by name or of a file, as a memoryview.
+"""`Mapping`: shared memory alone, by name, by tagname or of a file, as a memoryview; and its `Guard`.
 
 The memory is the system's `Memory`, as under every channel; here it belongs
 to whoever has it open, there to the two ends.
@@ -13,101 +13,178 @@ import os
 import warnings
 import weakref
 
+from ._meeting.waiting import checked_seconds
 from ._system import Place, system
-from .errors import InvalidName, InvalidSize, InvalidView, MappingTooSmall, in_bytes
+from .errors import ChannelTimeout, InvalidName, InvalidSize, InvalidView, MappingTooSmall, in_bytes
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import Literal
+    from typing import Literal, NoReturn, Protocol
 
     from typing_extensions import Self
 
+    from ._system import contract
+
+    class HasFileno(Protocol):
+        """An open file."""
+
+        def fileno(self) -> int:
+            """Its descriptor."""
+
 _ACCESS = {"write": mmap.ACCESS_WRITE, "read": mmap.ACCESS_READ, "copy": mmap.ACCESS_COPY}
 _LARGEST_SIZE = 2**62  # bytes
+
+_CLOSED = "the mapping is closed"
+_FORKED = "a forked child does not inherit the mapping; open it again there"
+
+
+class Guard:
+    """What `Mapping.lock` returns: exclusive use of the memory, for a `with` block.
+
+    Each thread has a guard of its own.
+    """
+
+    abandoned: bool = False
+    """Whether who had the lock before ended without releasing it: the data may be half written."""
+
+    def __init__(self, mapping: Mapping, timeout: float | None, tagname: str | None) -> None:
+        self._mapping = mapping
+        self._timeout = timeout
+        self._tagname = tagname
+        self._taken: contract.Guard | None = None
+
+    def __enter__(self) -> Self:
+        guard = self._mapping._guard(self._tagname)
+        try:
+            if not guard.acquire(self._timeout):
+                pid = guard.holder()
+                raise ChannelTimeout(
+                    f"{self._mapping._label}: {f'pid {pid}' if pid else 'somebody else'} has the lock, "
+                    f"and kept it for the {self._timeout:g} s that we waited"
+                )
+            self._taken, self.abandoned = guard, guard.abandoned
+        except BaseException:
+            guard.release()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        guard, self._taken = self._taken, None
+        if guard is not None:
+            guard.release()
 
 
 class Mapping:
     """Memory that several processes see: `buf`, a memoryview of bytes.
 
-    Without `file`, memory by `name`, zero when it is made.  It lives while
-    somebody has it open, and no longer; what killed holders had is gone with
-    them.  With `create`, makes it with `size` bytes or opens what is there (as
-    CreateFileMapping does; `created` tells which); with `create=False` only
+    Without `file`, memory by `name`, zero when it is made; without a name and a
+    tagname, by one that is made up.  It lives while somebody has it open, and no
+    longer; what killed holders had is gone with them.  With `create`, makes it
+    with `size` bytes or opens what is there (as CreateFileMapping does;
+    `created` tells which), unless `exist_ok` is False; with `create=False` only
     opens it (as OpenFileMapping does), and size 0 is the size that it has.
 
-    With `file`, a path, the bytes are the file's.  Size 0 is the file's own; a
-    larger one extends it with zeros, and makes a missing file (for its owner
-    only), if `create` and `access` allow that.  A name given as well lives as
-    above, and then `created` is about the name; everybody who uses it gives
-    the same file (on Windows the first one's is what they get).
+    With `tagname` in the place of `name`, memory that any program knows by that
+    name: on Windows the mapping object of that name, on POSIX (Linux) what
+    `shm_open` opens, and so a `multiprocessing.shared_memory` on both.  On Windows
+    it goes with the last one who has it open; on POSIX it stays, also after us,
+    until `unlink`.  To open it stores nothing there.  Who cuts the memory short
+    on POSIX ends every process that then touches the missing part (SIGBUS).
+
+    With `file`, a path, an open file or a descriptor, the bytes are the file's.
+    Size 0 is the file's own; a larger one extends it with zeros, and makes a
+    missing file (for its owner only), if `create` and `access` allow that.  A
+    name given as well lives as above, and then `created` and `exist_ok` are about
+    the name; everybody who uses it gives the same file (on Windows the first
+    one's is what they get).
 
     `access` is "write"; "read", where a store raises TypeError; or "copy",
-    where stores are seen here and nowhere else.  The view begins `offset`
-    bytes in, a multiple of `mmap.ALLOCATIONGRANULARITY`, and has `length`
-    bytes, or those up to the end.
+    where stores are seen here and nowhere else.  "read" and "copy" need the right
+    to read only.  The view begins `offset` bytes in, a multiple of
+    `mmap.ALLOCATIONGRANULARITY`, and has `length` bytes, or those up to the end.
 
     The name of a channel is not given while somebody has one of its roles.
 
+    From Python 3.12 on the mapping itself is a buffer, as `buf` is everywhere.
+
     Raises InvalidName, InvalidSize (no bytes), InvalidView, NoSuchMapping,
-    MappingTooSmall, NameTaken (by an object of another kind), FileRefused,
-    UnsafeMemory, MemoryRefused.
+    MappingExists, MappingTooSmall, NameTaken (by an object of another kind),
+    FileRefused, UnsafeMemory, MemoryRefused.
 
     Thread-safety: any thread may use `buf`; nothing orders their stores, or
-    other processes'.  One thread at a time may open and close.  A forked child
-    does not inherit the mapping: there it is closed.
+    other processes', but `lock`.  One thread at a time may open and close.  A
+    forked child does not inherit the mapping: there it is closed.  Nor is it
+    pickled: give the name to the other process, which opens it.
     """
 
-    _mapping: mmap.mmap | None = None  # set while open
+    _view: contract.View | None = None  # set while open
+    _why_closed = _CLOSED
 
     def __init__(
         self,
         name: str | None = None,
         size: int = 0,
         *,
-        file: str | os.PathLike[str] | None = None,
+        tagname: str | None = None,
+        file: str | bytes | os.PathLike[str] | HasFileno | int | None = None,
         create: bool = True,
+        exist_ok: bool = True,
         access: Literal["write", "read", "copy"] = "write",
         offset: int = 0,
         length: int | None = None,
     ) -> None:
-        if name is not None and not isinstance(name, str):
-            raise TypeError(f"the name of a mapping is a str, not {type(name).__name__}")
-        path = None if file is None else os.fsdecode(file)
-        if name is None and path is None:
-            raise InvalidName("(no name): a mapping needs a name, a file, or both")
-        self._name = name
-        self._label = label = name or path or ""
+        for given in (name, tagname):
+            if given is not None and not isinstance(given, str):
+                raise TypeError(f"the name of a mapping is a str, not {type(given).__name__}")
+        if name is not None and tagname is not None:
+            raise InvalidName(f"{name}: a mapping has a name or a tagname, not both")
+        if name is None and tagname is None and file is None:
+            if not create:
+                raise InvalidName("(no name): give the name, the tagname or the file of what is to be opened")
+            name, exist_ok = f"mapping-{os.urandom(8).hex()}", False
+        opened = None if file is None else _place(name or tagname, file)
+        self._name = name if tagname is None else tagname
+        self._label = label = self._name or (opened.name if opened else "")
+        self._is_tagged = tagname is not None
+        if not (create or exist_ok):
+            raise ValueError(f"{label}: exist_ok=False makes something new, so create must not be False")
         if access not in _ACCESS:
             raise ValueError(f"{label}: access is 'write', 'read' or 'copy', not {access!r}")
         self._access = _ACCESS[access]
         size, offset = operator.index(size), operator.index(offset)
         length = None if length is None else operator.index(length)
-        if not 0 <= size <= _LARGEST_SIZE or not size and create and path is None:
+        if not 0 <= size <= _LARGEST_SIZE or not size and create and opened is None:
             raise InvalidSize(
                 f"{label}: a mapping has at least 1 byte and at most 2**62, not {size}; "
                 "give a size, or create=False to open what is there"
             )
-        place = None if name is None else system.place(name)
+        place = None
+        if tagname is not None:
+            place = system.tagged(tagname, opened is not None)
+        elif name is not None:
+            place = system.place(name)
         if size:  # before anything is made
             self._check_view(size, offset, length)
-        if path is not None:
-            writable = self._access == mmap.ACCESS_WRITE
-            self._memory, self._created = system.open_file(place, Place(label, path), size, create, writable)
+        how = size, create, access == "write", exist_ok
+        if opened is not None:
+            self._memory, self._created = system.open_file(place, opened, *how)
         else:
             assert place is not None
-            self._memory, self._created = system.share(place, size, create)
+            share = system.share if tagname is None else system.share_tagged
+            self._memory, self._created = share(place, *how)
         try:
             there = self._memory.size()
             if size > there:
                 raise MappingTooSmall(f"{label}: there are {in_bytes(there)}, not {size}; ask for fewer")
             self._size = size or there
-            mapping = self._memory.map(self._check_view(self._size, offset, length), offset, self._access)
+            length = self._check_view(self._size, offset, length)
+            self._view = self._memory.view(length, offset, self._access)
         except BaseException:
             self._memory.close()
             raise
-        self._mapping = mapping
-        self._buf = memoryview(mapping)
         _open_mappings.add(self)
 
     def _check_view(self, size: int, offset: int, length: int | None) -> int:
@@ -129,13 +206,20 @@ class Mapping:
     @property
     def buf(self) -> memoryview:
         """The view's bytes.  ValueError once closed."""
-        self._check_open()
-        return self._buf
+        return self._check_open().buf
+
+    def __buffer__(self, flags: int, /) -> memoryview:
+        return self.buf
 
     @property
     def name(self) -> str | None:
-        """The name as given."""
+        """The name or tagname, as given or made up; None of a file without one."""
         return self._name
+
+    @property
+    def closed(self) -> bool:
+        """Whether the mapping is closed."""
+        return self._view is None
 
     @property
     def size(self) -> int:
@@ -150,39 +234,90 @@ class Mapping:
         """Whether the name was new (no ERROR_ALREADY_EXISTS); without a name, whether the file was."""
         return self._created
 
-    def flush(self) -> None:
+    def flush(self, offset: int = 0, length: int | None = None) -> None:
         """Bring what was stored to the file, and return when the disk has it.
 
-        Does nothing for memory by name, and unless `access` is "write".
-        Raises MemoryRefused, ValueError once closed.
+        Of `length` bytes of the view from `offset` on, by default of all.  Does
+        nothing for memory without a file, and unless `access` is "write".
+        Raises InvalidView, MemoryRefused, ValueError once closed.
         """
-        mapping = self._check_open()
-        if self._access == mmap.ACCESS_WRITE:
-            self._memory.flush(mapping)
+        view = self._check_open()
+        there = len(view.buf)
+        offset = operator.index(offset)
+        length = there - offset if length is None else operator.index(length)
+        if not 0 <= offset <= offset + length <= there:
+            raise InvalidView(
+                f"{self._label}: {in_bytes(length)} from {offset} on are not inside the {there} of the view"
+            )
+        if length and self._access == mmap.ACCESS_WRITE:
+            view.flush(offset, length)
+
+    def lock(self, *, timeout: float | None = None, tagname: str | None = None) -> Guard:
+        """Return a `Guard`, for `with`: nobody else has the memory's lock meanwhile, in any process.
+
+        It holds back only who takes it too.  Waits at most `timeout` seconds; None:
+        as long as it takes.  A process that ends, or is killed, loses the lock;
+        `guard.abandoned` tells the next holder.
+
+        On Windows it is a mutex, whose name is the memory's and `+lock`, and of a
+        file one that belongs to the file; with `tagname` any other program's, made
+        if it is not there.  On POSIX it is a lock on the memory's file that other
+        programs than mmapipc do not see; who may only read shares it with others
+        who may only read; `abandoned` is told about processes of the same user.
+
+        Raises ValueError here; when the block begins ChannelTimeout, AlreadyLocked
+        (this thread has the lock), InvalidName, NameTaken, MemoryRefused,
+        FileRefused, ValueError once closed.
+        """
+        return Guard(self, checked_seconds(self._label, timeout), tagname)
+
+    def _guard(self, tagname: str | None) -> contract.Guard:
+        self._check_open()
+        return self._memory.guard(tagname)
+
+    def unlink(self) -> None:
+        """Take the tagname away from the memory, which stays with those who have it; also once closed.
+
+        On Windows tagnames go by themselves: nothing to do.  Raises NoSuchMapping
+        when the tagname is gone or other memory's by now, FileRefused; ValueError
+        without a tagname: a name goes by itself, and a file is the user's.
+        """
+        if not self._is_tagged:
+            raise ValueError(f"{self._label}: only a tagname can be unlinked")
+        self._memory.unlink()
 
     def close(self) -> None:
         """Let go of memory and name; the last to do so ends a name.
 
-        A slice or an array made of `buf` keeps the memory until it is collected.
+        Raises BufferError, and stays open, while there is a slice or an array
+        made of `buf`; take `buf` anew then.
         """
-        if self._mapping is not None:
-            self._unmap()
+        if self._view is not None:
+            try:
+                self._view.close()
+            except BufferError:
+                raise BufferError(
+                    f"{self._label}: a slice or an array of the mapping is in use; release it, then close"
+                ) from None
+            self._let_go()
             self._memory.close()
 
-    def _unmap(self) -> None:
-        mapping, self._mapping = self._mapping, None
+    def _let_go(self, why: str = _CLOSED) -> None:
+        """Be closed.  A slice or an array keeps the memory until it is collected, but not the name."""
+        view, self._view = self._view, None
+        self._why_closed = why
         _open_mappings.discard(self)
-        buf = self._buf
-        del self._buf
-        assert mapping is not None
-        with contextlib.suppress(BufferError):
-            buf.release()
-            mapping.close()
+        if view is not None:
+            with contextlib.suppress(BufferError):
+                view.close()
 
-    def _check_open(self) -> mmap.mmap:
-        if self._mapping is None:
-            raise ValueError(f"{self._label}: the mapping is closed")
-        return self._mapping
+    def _check_open(self) -> contract.View:
+        if self._view is None:
+            raise ValueError(f"{self._label}: {self._why_closed}")
+        return self._view
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"{self._label}: a mapping is not pickled; give its name, and open that there")
 
     def __enter__(self) -> Self:
         self._check_open()
@@ -191,18 +326,39 @@ class Mapping:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        if kind is None:
+            self.close()
+        else:  # which has the slices in its traceback, and is not to be hidden
+            self._abandon()
+
+    def _abandon(self) -> None:
+        if self._view is not None:
+            self._let_go()
+            self._memory.close()
 
     def __repr__(self) -> str:
-        state = "closed" if self._mapping is None else f"{len(self._buf)} of {self._size} bytes"
+        state = "closed" if self._view is None else f"{len(self._view.buf)} of {self._size} bytes"
         return f"<mmapipc.Mapping {self._label!r} {state}>"
 
     def __del__(self) -> None:
-        if self._mapping is not None:
+        if self._view is not None:
             try:
                 warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
             finally:
-                self.close()
+                self._abandon()
+
+
+def _place(name: str | None, file: str | bytes | os.PathLike[str] | HasFileno | int) -> Place:
+    """Where the file is: at a path, or open.  Its name in messages is the mapping's, if that has one."""
+    if isinstance(file, (str, bytes, os.PathLike)):
+        path = os.fsdecode(file)
+        return Place(name or path, path)
+    if not isinstance(file, int) and not hasattr(file, "fileno"):
+        raise TypeError(f"the file of a mapping is a path, a file or a descriptor, not {type(file).__name__}")
+    descriptor = file if isinstance(file, int) else file.fileno()
+    known = getattr(file, "name", None)
+    path = known if isinstance(known, str) else f"descriptor {descriptor}"
+    return Place(name or path, path, descriptor)
 
 
 _open_mappings: weakref.WeakSet[Mapping] = weakref.WeakSet()
@@ -211,7 +367,7 @@ _open_mappings: weakref.WeakSet[Mapping] = weakref.WeakSet()
 def _disown_all() -> None:
     # The system disowns what keeps the name.
     for mapping in list(_open_mappings):
-        mapping._unmap()
+        mapping._let_go(_FORKED)
 
 
 if hasattr(os, "register_at_fork"):

@@ -395,6 +395,33 @@ while number := number + 1:
         if ends:
             go()
 
+    def test_no_moment_of_leaving_is_stale(self):
+        seen = []
+
+        def look(frame, event, argument):
+            if event == "return" or argument is not None and argument.__name__ == "setprofile":
+                return
+            try:
+                seen.append(self.look().status)
+            except inspection.NoChannel:
+                seen.append("nothing")
+
+        for last in ("sender", "receiver"):
+            with self.subTest(last=last):
+                sender = mmapipc.Sender(self.name, capacity=100, timeout=DEADLINE)
+                receiver = mmapipc.Receiver(self.name, timeout=DEADLINE)
+                sender.finish()
+                ends = [sender, receiver] if last == "receiver" else [receiver, sender]
+                for end in ends:
+                    sys.setprofile(look)
+                    try:
+                        end.close()
+                    finally:
+                        sys.setprofile(None)
+                self.assertNotIn("stale", seen)
+                self.assertGreater(len(seen), 100)
+                del seen[:]
+
     def test_a_channel_whose_ends_come_and_go_is_never_stale(self):
         code = """
 say('ready')

@@ -355,6 +355,7 @@ class Stream:
             order=order,
             writers=writers,
             constant=constant,
+            fences=self.parking,
             check=self.check,
             end=self.ended,
         )
@@ -617,7 +618,7 @@ class LooksBeforeItSaysThatItParks(CheckpointWaiter, Late):
 class DoesNotRing(CheckpointWaiter):
     def __init__(self, *arguments):
         super().__init__(*arguments)
-        self.bells.ring = lambda: None
+        self._half.ring = lambda: None
 
 
 FAULTS = (
@@ -774,7 +775,7 @@ class Machines(unittest.TestCase):
 
     def outcomes(self, order, *actors):
         found = set()
-        Exploration(list(actors), order=order, end=lambda outcome: found.add(outcome.results)).run()
+        Exploration(list(actors), order=order, fences=True, end=lambda outcome: found.add(outcome.results)).run()
         return found
 
     def test_a_message(self):
@@ -831,6 +832,19 @@ class Machines(unittest.TestCase):
             for barrier in (False, True):
                 both = self.outcomes(order, actor("x", "y", barrier), actor("y", "x", barrier))
                 self.assertEqual((0, 0) in both, not barrier)
+
+    def test_a_fence_does_not_wait_for_what_is_stored_after_it(self):
+        def ring_too_early(machine):
+            machine.ring("bell")
+            machine.store("news", 1)
+
+        def look(machine):
+            machine.sleep("bell", ("news", ()))
+            machine.barrier_everywhere()
+            return machine.load("news")
+
+        for order in ("tso", "weak"):
+            self.assertEqual(self.outcomes(order, ring_too_early, look), {(None, 0), (None, 1)})
 
     def test_a_copy_may_be_late(self):
         def taking(barrier):

@@ -294,7 +294,7 @@ class Quietly(ChannelTest):
 
     def test_names_that_cannot_be(self):
         for name, told in (("", r"\(no name\): a channel needs a name[^\n]*"), ("x" * 300, r"x{3,50}\.\.\.: [^\n]*200[^\n]*")):
-            for command in ("send", "receive", "inspect", "remove", "list"):
+            for command in ("send", "receive", "inspect", "remove", "list", "map"):
                 code, out, err = self.start([*MMAPIPC, command, name]).end()
                 self.assertEqual((code, out), (2, b""))
                 self.assertRegex(err, rf"\Ammapipc: {told}\n\Z")
@@ -323,7 +323,7 @@ class Quietly(ChannelTest):
             self.assertIn("x1b[2J", err)
 
     def test_help_and_version(self):
-        for command in ([], ["send"], ["receive"], ["inspect"], ["list"], ["remove"]):
+        for command in ([], ["send"], ["receive"], ["inspect"], ["list"], ["remove"], ["map"]):
             code, out, err = self.start([*MMAPIPC, *command, "--help"]).end()
             self.assertEqual((code, err), (0, ""))
             text = out.decode().replace("\r\n", "\n")

@@ -6,12 +6,14 @@ import contextlib
 import ctypes
 import errno
 import gc
+import io
 import mmap
 import os
 import pickle
 import signal
 import socket
 import subprocess
+import sys
 import unittest
 from collections.abc import Iterator
 from unittest import mock
@@ -103,6 +105,16 @@ class Named(MappingTest):
                 self.assertFalse(other.created)
                 self.assertEqual(other.size, whole_pages(100))
 
+    def test_it_was_to_be_new(self):
+        with Mapping(self.name, 10, exist_ok=False) as made:
+            self.assertTrue(made.created)
+            with self.refused(mmapipc.MappingExists, "to be new"):
+                Mapping(self.name, 10, exist_ok=False)
+            made.buf[0] = 7
+            with self.opened() as other:
+                self.assertEqual(other.buf[0], 7)
+        self.assertTrue(self.gone())
+
     def test_exactly_one_of_twenty_creates(self):
         code = """
 say('ready'); sys.stdin.readline()
@@ -166,8 +178,19 @@ m.close()
             with self.assertRaises(mmapipc.InvalidName):
                 Mapping(wrong, 1)
         with self.assertRaises(mmapipc.InvalidName):
-            Mapping()
-        for arguments in ({"size": 1.5}, {"offset": "0"}, {"length": 1.5}, {"name": b"bytes"}, {"file": 1}):
+            Mapping(create=False)
+        with self.assertRaises(mmapipc.InvalidName):
+            Mapping(self.name, 1, tagname=self.name)
+        with self.assertRaises(ValueError):
+            Mapping(self.name, create=False, exist_ok=False)
+        for arguments in (
+            {"size": 1.5},
+            {"offset": "0"},
+            {"length": 1.5},
+            {"name": b"bytes"},
+            {"tagname": b"bytes"},
+            {"file": 1.5},
+        ):
             with self.subTest(arguments), self.assertRaises(TypeError):
                 Mapping(**{"name": self.name, "size": 1, **arguments})
         with self.assertRaises(ValueError):
@@ -231,25 +254,99 @@ class Lives(MappingTest):
         made.close()
         self.assertIn("closed", repr(made))
         self.assertEqual((made.name, made.size, made.created), (self.name, 10, True))
-        for use in (lambda: made.buf, made.flush, made.__enter__):
-            with self.assertRaisesRegex(ValueError, f"^{self.name}: "):
+        self.assertTrue(made.closed)
+        for use in (lambda: made.buf, made.flush, made.__enter__, made.lock().__enter__):
+            with self.assertRaisesRegex(ValueError, f"^{self.name}: the mapping is closed"):
                 use()
+
+    def test_a_name_is_made_up(self):
+        with Mapping(size=10) as made, Mapping(size=10) as another:
+            self.assertTrue(made.created and another.created)
+            self.assertNotEqual(made.name, another.name)
+            self.assertFalse(made.closed)
+            with Mapping(made.name, create=False) as other:
+                other.buf[0] = 7
+                self.assertEqual((made.buf[0], another.buf[0]), (7, 0))
+        with self.assertRaises(mmapipc.NoSuchMapping):
+            Mapping(made.name, create=False)
+
+    def test_it_is_not_pickled(self):
+        for how in ({"name": self.name, "size": 10}, {"file": self.file(b"0123456789")}):
+            with Mapping(**how) as made, self.refused(TypeError, "give its name", about=how.get("file")):
+                pickle.dumps(made)
+
+    @unittest.skipIf(sys.version_info < (3, 12), "Python 3.12 or newer: __buffer__")
+    def test_it_is_a_buffer(self):
+        with Mapping(self.name, 10) as made:
+            made.buf[:] = b"0123456789"
+            self.assertEqual(bytes(made), b"0123456789")
+            with memoryview(made) as view:
+                view[0] = ord("x")
+                with self.assertRaises(BufferError):
+                    made.close()
+            self.assertEqual(made.buf[0], ord("x"))
+            self.assertEqual(io.BytesIO(b"read").readinto(made), 4)
+            with Mapping(self.name, create=False, access="read") as read:
+                self.assertEqual(bytes(read)[:10], b"read456789")
+                with self.assertRaises((BufferError, TypeError)):
+                    io.BytesIO(b"x").readinto(read)
+        with self.assertRaises(ValueError):
+            bytes(made)
 
     def test_an_exception_closes_it(self):
         with self.assertRaises(KeyError), Mapping(self.name, 10):
             raise KeyError
         self.assertTrue(self.gone())
 
-    def test_a_slice_keeps_the_memory(self):
+    def derived(self) -> Iterator[tuple[Mapping, object]]:
+        """A mapping, and a slice or an array of it."""
+        path = self.file(bytes(10))
         for derive in (lambda buf: buf[2:5], memoryview, (ctypes.c_char * 10).from_buffer):
-            made = Mapping(self.name, 10)
-            made.buf[:5] = b"abcde"
-            kept = derive(made.buf)
-            made.close()
+            for how in ({"name": self.name, "size": 10}, {"file": path}):
+                made = Mapping(**how)
+                made.buf[:5] = b"abcde"
+                yield made, derive(made.buf)
+        with Mapping(file=path, access="read") as made:
+            yield made, made.buf[2:5]
+
+    def test_it_is_not_closed_while_a_slice_is_out(self):
+        for made, kept in self.derived():
+            with self.refused(BufferError, about=made.name or made._label):
+                made.close()
+            with self.assertRaises(BufferError), made:
+                pass
+            self.assertFalse(made.closed)
+            self.assertEqual(bytes(made.buf[:5]), b"abcde")
+            if not made.buf.readonly:
+                made.buf[2] = ord("x")
+                self.assertIn(b"xde", bytes(kept))
+                made.buf[2] = ord("c")
+            made.flush()
             self.assertIn(b"cde", bytes(kept))
             del kept
             gc.collect()
+            made.close()
+            self.assertTrue(made.closed)
             self.assertTrue(self.gone())
+
+    def test_an_exception_is_not_hidden_by_that(self):
+        for made, kept in self.derived():
+            with self.assertRaises(KeyError), made:
+                raise KeyError
+            self.assertTrue(made.closed)
+            self.assertTrue(self.gone())
+            self.assertIn(b"cde", bytes(kept))  # it keeps the memory
+
+    def test_a_slice_outlives_one_that_is_collected(self):
+        for how in ({"name": self.name, "size": 10}, {"file": self.file(bytes(10))}):
+            with self.assertWarns(ResourceWarning):
+                made = Mapping(**how)
+                kept = made.buf[2:5]
+                del made
+                gc.collect()
+            self.assertTrue(self.gone())
+            kept[:] = b"cde"
+            self.assertEqual(bytes(kept), b"cde")
 
     def test_collected_without_close(self):
         with self.assertWarnsRegex(ResourceWarning, f"unclosed <mmapipc.Mapping '{self.name}' 10 of 10 bytes>"):
@@ -357,8 +454,8 @@ pid = os.fork()
 if not pid:
     try:
         m.buf
-    except ValueError:
-        say(f'closed {os.getpid()}')
+    except ValueError as error:
+        say(f'closed {os.getpid()} {error}')
     m.close(); del m
     sys.stdin.read()  # as long as the test goes on
 say('forked'); sys.stdin.read()
@@ -366,7 +463,7 @@ say('forked'); sys.stdin.read()
         parent = self.python(code, stdin=subprocess.PIPE)
         answers = sorted((parent.line(), parent.line()))
         self.assertEqual(answers[1], "forked")
-        self.assertTrue(answers[0].startswith("closed "), answers)
+        self.assertRegex(answers[0], rf"^closed \d+ {self.name}: a forked child does not inherit .* open it again")
         # What the child closed is the parent's still.
         with self.opened() as other:
             self.assertEqual(other.buf[0], 7)
@@ -603,6 +700,90 @@ class Files(MappingTest):
         self.assertEqual(self.content(path), b"abcdefghij")
         if not WINDOWS:
             self.assertEqual(os.stat(path).st_mode & 0o777, 0o600)
+
+    def test_an_open_file_or_a_descriptor(self):
+        path = self.file(b"0123456789")
+        with open(path, "r+b") as file:
+            for given in (file, file.fileno()):
+                with Mapping(file=given) as made:
+                    self.assertEqual((made.name, made.size, made.created), (None, 10, False))
+                    made.buf[0] = ord("x")
+                    made.flush()
+                    with made.lock(timeout=0):
+                        self.assertEqual(self.content(path), b"x123456789")
+                with Mapping(file=given, access="read") as made:
+                    self.assertEqual(bytes(made.buf), b"x123456789")
+            self.assertEqual(file.read(), b"x123456789")  # it is open still, and where it was
+            with Mapping(file=file, size=20) as made:
+                self.assertEqual(bytes(made.buf), b"x123456789" + bytes(10))
+            with Mapping(self.name, file=file) as made:
+                self.assertEqual((made.name, made.size, made.created), (self.name, 20, True))
+        with Mapping(self.name, 10) as made:
+            self.assertTrue(made.created)
+        self.assertEqual(self.content(path), b"x123456789" + bytes(10))
+
+    def test_what_an_open_file_does_not_allow(self):
+        path = self.file(b"0123456789")
+        with open(path, "rb") as file:
+            for how in ({}, {"size": 20}):
+                with self.refused(mmapipc.FileRefused, about=path):
+                    Mapping(file=file, **how)
+            with self.refused(mmapipc.MappingExists, about=path):
+                Mapping(file=file, exist_ok=False)
+            with Mapping(file=file, access="copy") as made:
+                made.buf[0] = ord("x")
+            descriptor = file.fileno()
+        with self.refused(mmapipc.FileRefused, about=f"descriptor {descriptor}"):
+            Mapping(file=descriptor)
+        self.assertEqual(self.content(path), b"0123456789")
+        reading, writing = os.pipe()
+        try:
+            with self.refused(mmapipc.NameTaken, "regular file", about=f"descriptor {reading}"):
+                Mapping(file=reading)
+        finally:
+            os.close(reading)
+            os.close(writing)
+
+    @unittest.skipUnless(WINDOWS, "Windows only: share modes")
+    def test_a_file_that_is_shared_with_nobody(self):
+        import msvcrt
+
+        path = self.file(b"0123456789")
+        kernel = ctypes.WinDLL("kernel32")
+        kernel.CreateFileW.restype = ctypes.c_void_p
+        # GENERIC_READ and GENERIC_WRITE, shared with nobody, OPEN_EXISTING
+        handle = kernel.CreateFileW(path, 0xC0000000, 0, None, 3, 0, None)
+        with open(msvcrt.open_osfhandle(handle, os.O_RDWR), "r+b") as file, Mapping(file=file) as made:
+            made.buf[0] = ord("x")
+            with self.assertRaises(PermissionError):
+                open(path, "rb").close()
+            with made.lock(timeout=0):
+                made.flush()
+        self.assertEqual(self.content(path), b"x123456789")
+
+    def test_it_was_to_be_new(self):
+        path = self.file(b"0123456789")
+        for how in ({}, {"size": 20}, {"access": "read"}):
+            with self.refused(mmapipc.MappingExists, about=path):
+                Mapping(file=path, exist_ok=False, **how)
+        self.assertEqual(self.content(path), b"0123456789")
+        with Mapping(file=path + "new", size=10, exist_ok=False) as made:
+            self.assertTrue(made.created)
+        with Mapping(self.name, file=path, exist_ok=False) as made:
+            self.assertTrue(made.created)
+            with self.refused(mmapipc.MappingExists):
+                Mapping(self.name, 20, file=path, exist_ok=False)
+        self.assertEqual(self.content(path), b"0123456789")
+
+    def test_flushing_a_part(self):
+        path = self.file(bytes(3 * mmap.PAGESIZE))
+        for access in ("write", "read", "copy"):
+            with Mapping(file=path, access=access) as made:
+                for offset, length in ((0, 1), (mmap.PAGESIZE + 5, 7), (5, None), (3 * mmap.PAGESIZE, 0)):
+                    made.flush(offset, length)
+                for offset, length in ((-1, 1), (0, 3 * mmap.PAGESIZE + 1), (4 * mmap.PAGESIZE, None), (5, -1)):
+                    with self.refused(mmapipc.InvalidView, str(3 * mmap.PAGESIZE), about=path):
+                        made.flush(offset, length)
 
     def test_every_byte_value(self):
         content = bytes(range(256)) * 20
@@ -907,6 +1088,8 @@ class Errors(unittest.TestCase):
             (mmapipc.InvalidName, ValueError),
             (mmapipc.NameTaken, FileExistsError),
             (mmapipc.FileRefused, PermissionError),
+            (mmapipc.MappingExists, FileExistsError),
+            (mmapipc.AlreadyLocked, RuntimeError),
         ):
             self.assertTrue(issubclass(ours, known))
             self.assertTrue(issubclass(ours, mmapipc.ChannelError))

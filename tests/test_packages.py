@@ -63,3 +63,6 @@ class Package(unittest.TestCase):
 
     def test_it_says_that_it_is_typed(self):
         self.assertTrue((PACKAGE / "py.typed").is_file())
+
+    def test_it_has_its_layout_in_words(self):
+        self.assertTrue((PACKAGE / "LAYOUT.md").is_file())

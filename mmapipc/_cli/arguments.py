@@ -34,7 +34,7 @@ exit codes:
 _TOOLS_EXIT_CODES = """
 exit codes:
     0 done
-    1 error: no such channel, still in use, damaged
+    1 error: no such channel or memory, still in use, damaged
     2 usage
     3 nobody reads on what is printed
   129, 130, 143 ended by SIGHUP, SIGINT (Ctrl-C), SIGTERM, after the other end was told"""
@@ -58,19 +58,37 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         parsed = _parser().parse_args(given)
     if parsed.command == "receive" and parsed.resume and parsed.output is None:
         parsed.error("--resume needs -o FILE")
+    if parsed.command == "map":
+        if sum(each is not None for each in (parsed.name, parsed.tagname, parsed.mapped_file)) != 1:
+            parsed.error("give one of NAME, --tagname TAG and --file PATH")
+        if parsed.create is not None and (parsed.offset or parsed.length is not None or parsed.lock):
+            parsed.error("--create makes all of it: no --offset, --length or --lock")
     return parsed
 
 
 def parse_size(text: str) -> int:
     """Return how many bytes a size means: `64KiB`, `4M` (powers of 1024), `10kB` (of 1000)."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower(), re.ASCII)
-    size = 0
-    if match and match[2] in _UNITS:
-        with contextlib.suppress(OverflowError):
-            size = round(float(match[1]) * _UNITS[match[2]])
+    size = _bytes(text)
     if size < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a size of at least one byte (try 64KiB or 4MiB)")
     return size
+
+
+def parse_offset(text: str) -> int:
+    """Return how many bytes an offset means: a size, or 0."""
+    size = _bytes(text)
+    if size < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of bytes from 0 on (try 0 or 64KiB)")
+    return size
+
+
+def _bytes(text: str) -> int:
+    """How many bytes that is, or -1."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower(), re.ASCII)
+    if match and match[2] in _UNITS:
+        with contextlib.suppress(OverflowError):
+            return round(float(match[1]) * _UNITS[match[2]])
+    return -1
 
 
 def parse_rate(text: str) -> int:
@@ -262,6 +280,48 @@ def _fill_remove(command: _Command) -> None:
     _add_version(command)
 
 
+def _fill_map(command: _Command) -> None:
+    _add_version(command)
+    command.add_argument(
+        "name", metavar="NAME", nargs="?", type=_operand, help="name of a mapping that a program with mmapipc has"
+    )
+    command.add_argument(
+        "--tagname", metavar="TAG", help="the name that the system knows the memory by, whoever made it"
+    )
+    command.add_argument("--file", dest="mapped_file", metavar="PATH", help="the bytes of that file")
+    doing = command.add_mutually_exclusive_group()
+    doing.add_argument("--read", action="store_true", help="copy the bytes to standard output")
+    doing.add_argument(
+        "--write",
+        action="store_true",
+        help="store standard input there, once it has ended; nothing if it does not fit",
+    )
+    doing.add_argument(
+        "--create",
+        type=parse_size,
+        metavar="SIZE",
+        help="make it, all zero, and hold it until the end of standard input or Ctrl-C; a file stays",
+    )
+    command.add_argument(
+        "--offset",
+        type=parse_offset,
+        default=0,
+        metavar="SIZE",
+        help="where to begin, such as 4096 or 64KiB (default: 0)",
+    )
+    command.add_argument(
+        "--length",
+        type=parse_size,
+        metavar="SIZE",
+        help="how many bytes (default: up to the end; of the dump: 256)",
+    )
+    command.add_argument(
+        "--lock",
+        action="store_true",
+        help="have the memory's lock meanwhile: nobody else who takes it stores or sees a half",
+    )
+
+
 def _add_transfer_options(command: _Command) -> None:
     command.add_argument(
         "--timeout",
@@ -376,5 +436,18 @@ examples:
         "(The next sender of that name does it too.  On Windows nothing is ever left: a name goes\n"
         "with the last process that has it open.)",
         "example:\n  mmapipc remove greeting\n" + _TOOLS_EXIT_CODES,
+    ),
+    "map": (
+        _fill_map,
+        "look at shared memory, of any program; read, write or make it",
+        "Show the size of shared memory, and a hex dump of its beginning; or copy it out, store in it,\n"
+        "make it.  NAME is that of a mapping of mmapipc, TAG what any program knows it by.",
+        """\
+examples:
+  mmapipc map --tagname ShareMemoryTest
+  mmapipc map table --read --offset 4KiB --length 100 > part
+  printf hello | mmapipc map --tagname ShareMemoryTest --write --lock
+"""
+        + _TOOLS_EXIT_CODES,
     ),
 }

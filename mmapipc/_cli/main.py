@@ -60,6 +60,10 @@ def _run(parsed: Namespace) -> int:
         from .transfer import receive, send
 
         commands = {"send": send, "receive": receive}
+    elif parsed.command == "map":
+        from .mapping import map_memory
+
+        commands = {"map": map_memory}
     else:
         from .looking import inspect, list_channels, remove
 

@@ -141,6 +141,10 @@ class InMemory(_Home):
         """Whether there is anything of the channel."""
         return self.roles.exists()
 
+    def in_use(self) -> bool:
+        """Whether somebody has a role, or is just tidying up."""
+        return self.roles.in_use()
+
     def sweep(self) -> None:
         """Remove what is left of a channel at which nobody is."""
         self.roles.sweep()
@@ -278,6 +282,10 @@ class InFile(_Home):
             return os.stat(self.location).st_size > 0
         except OSError:
             return False
+
+    def in_use(self) -> bool:
+        """False: of a file nothing is ever left."""
+        return False
 
     def sweep(self) -> None:
         """Nothing: the file is the user's."""

@@ -75,7 +75,6 @@ class Link:
         self.bells = self.claim.bells() if _WITH_BELLS else None
         self.waiter = Waiter(half, self.bells, self.clock, system.join_fences())
         self.waiter.limit(self._timeout)
-        half.rest = self.waiter.rest  # type: ignore[method-assign]
         return half
 
     @property
@@ -156,15 +155,21 @@ class Link:
         """Let a peer that sleeps see that a state has changed."""
         calls = self.half.called
         if calls & layout.PARKED:
-            self.answer(calls)
+            self._ring(calls)
 
     def answer(self, calls: int) -> None:
-        """Do what the peer wants, whose calls are these."""
+        """Do what the peer wants, which had these calls after our counter was stored."""
         if not calls & layout.PARKED:
             self._unheard(calls)
-            return
+        # One that parks at this very counter has seen it, and waits for the next: rung for now, it would
+        # park with the same calls again, and not be rung for then.
+        elif calls != layout.parked(self.half.sequence):
+            self._ring(calls)
+
+    def _ring(self, calls: int) -> None:
+        """Wake the peer, which has parked with these calls."""
         try:
-            self.waiter.bells.ring()
+            self.half.ring()
         except ValueError:
             self.half.check_not_shut()  # by another thread
             raise

@@ -8,8 +8,9 @@ only the counter, and the state, say what there is.
     store calls = parked at the counter   store counter
       that it knows
     full barrier                          full barrier
-    load counter and state; go on if      load calls; if parked, and not yet
-      there is something to do              rung for just these calls, ring
+    load counter and state; go on if      load calls; if parked at another
+      there is something to do              counter than this, and not yet
+                                            rung for just these calls, ring
     sleep until the bell rings
     store calls = 0
 
@@ -67,6 +68,7 @@ _LONGEST_PARK = 0.5
 _LONGEST_WATCHED_PARK = 2.0  # seconds, where neither can be missed in one namespace
 GROWTH = 1.5  # of each nap over the one before
 _PARK_GROWTH = 2.0  # the same of parks
+_FOREVER = float("inf")  # seconds; math is slow to import
 _PROBE_EVERY = 0.05  # seconds between two system calls that ask whether the peer lives, at first
 _PARKS = 1024  # until the rings that may have gathered are forgotten
 
@@ -82,7 +84,6 @@ _SHORT = 100e-6  # seconds: a wait for which some more looks would have been eno
 _ANSWER_LOOKS = min(_LOOKS_AT_MOST, 400)
 _ANSWER_YIELDING = 1e-4  # seconds: the longest time to look and yield before parking
 _SWITCH = 3e-6  # seconds: a yield that is quicker had nobody to give way to
-_STRANGER = 3e-4  # seconds: a yield that takes longer gave way to somebody else's work
 _FIRST_BAN = 512  # waits without a yield after that; 8 times as many after the next
 _LONGEST_BAN = 16384
 _FIRST_RETRY = 16  # waits until yields that did not help are tried again; 4 times as many after the next
@@ -175,8 +176,10 @@ class Waiter:
     def __init__(self, half: Half, bells: Bells | None, clock: Clock, fenced: bool = False) -> None:
         self._half = half
         self._clock = clock
+        half.now, half.give_way = clock.now, clock.give_way  # type: ignore[method-assign]
         self._now = clock.now
         self.use(bells, None)
+        half.rest = self.rest  # type: ignore[method-assign]
         self._fenced = fenced
         self._next_probe = 0.0
         self._parks = 0
@@ -192,6 +195,7 @@ class Waiter:
     def use(self, bells: Bells | None, timeout: float | None) -> None:
         """Sleep by these bells from now on, without any take naps; `timeout` as for `limit`."""
         self.bells: Bells | Naps = bells or Naps(self._clock)
+        self._half.ring = self.bells.ring  # type: ignore[method-assign]
         # Seconds: the first sleep; the longest.  How many times longer each is than the one before.
         self.spans = (_FIRST_PARK, _LONGEST_PARK) if bells else (_FIRST_NAP, _LONGEST_NAP)
         self._growth = _PARK_GROWTH if bells else GROWTH
@@ -201,25 +205,29 @@ class Waiter:
         """Let `rest` sleep no longer than so many seconds; not at all where nobody can wake it."""
         short = _FIRST_PARK if timeout is None else min(timeout, _FIRST_PARK)
         self._half.span = 0.0 if isinstance(self.bells, Naps) else short
+        self._half.yields = self._half.span > 0
 
-    def rest(self, known: int) -> int:
+    def rest(self, known: int, yielded: float = 0.0) -> int:
         """Wait a little for an answer: for the peer's counter to be another than `known`; return it.
 
         Does not wait where no answer is expected.  Who gets the same counter goes on with `until_moved`.
+        `yielded` is when this wait began, if that was with a yield, and not here.
         """
         half = self._half
         words, peer = half.words, half.peer_counter
-        if not ring.wrote or not half.span or words[half.peer_state] != layout.OPEN:
-            return words[peer]
-        ring.wrote = False
-        if ring.rang:
-            # The peer has to wake up first, perhaps on this processor.
-            ring.rang = False
-        else:
-            for _ in repeat(None, self._looks):
-                if words[peer] != known:
-                    return words[peer]
-        began = self._now()
+        began = yielded
+        if not began:
+            if not ring.wrote or not half.span or words[half.peer_state] != layout.OPEN:
+                return words[peer]
+            ring.wrote = False
+            if ring.rang:
+                # The peer has to wake up first, perhaps on this processor.
+                ring.rang = False
+            else:
+                for _ in repeat(None, self._looks):
+                    if words[peer] != known:
+                        return words[peer]
+            began = self._now()
         if half.eager:
             half.eager -= 1
         elif self._yield(known, began):
@@ -245,16 +253,19 @@ class Waiter:
 
     def _yield(self, known: int, began: float) -> bool:
         """Give the processor away as often as has paid; return whether the peer's counter has moved."""
-        words, peer = self._half.words, self._half.peer_counter
+        half = self._half
+        words, peer = half.words, half.peer_counter
         looks, self._looks = self._looks, self._looks // 2 or 1
         now, give_way = self._now, self._clock.give_way
-        for yielded in range(1, self._yields + 1):
-            give_way()
+        yielded = 0
+        while True:
             moved = words[peer] != known
             took = now() - began
-            if moved or took > _ANSWER_YIELDING:
+            if moved or took > _ANSWER_YIELDING or yielded == self._yields:
                 break
-        if took > _STRANGER:
+            give_way()
+            yielded += 1
+        if took > ring.STRANGER:
             self._park_at_once(self._ban)
             self._ban = min(8 * self._ban, _LONGEST_BAN)
         elif moved:
@@ -269,6 +280,8 @@ class Waiter:
         else:
             self._park_at_once(self._retry)
             self._retry = min(4 * self._retry, _LONGEST_RETRY)
+        half.spins = self._looks > 1
+        half.yields = self._yields == _YIELDS
         return moved
 
     def _park_at_once(self, waits: int) -> None:
@@ -391,7 +404,7 @@ class Waiter:
             self.check_not_dismissed()
             now = self._clock.now()
             probe = self.probe_is_due(now - began)
-            left = span if timeout is None else began + timeout - now
+            left = _FOREVER if timeout is None else began + timeout - now
             verdict = look(probe or left <= 0)
             if verdict is None and half.awaited != known:
                 # It moved, and this look was the first to see it.
@@ -425,6 +438,7 @@ class Waiter:
         """Let a park end when the peer's process does, where the system can tell."""
         if self.bells.watch(pid) and self._fenced:
             self.spans = (self.spans[0], _LONGEST_WATCHED_PARK)
+            self._growth = _LONGEST_WATCHED_PARK / self.spans[0]  # the first is short for a peer without bells
 
     def suspect(self) -> None:
         """Ask soon whether the peer lives: a ring was for what is over, or the peer's process has ended."""

@@ -1,5 +1,7 @@
 """The bytes of a channel's memory.  No other module knows an offset.
 
+LAYOUT.md says the same to those who write an end in another language.
+
 A channel is one object of shared memory: a header page, then the ring.  All
 fields are unsigned 64-bit integers in the machine's own byte order (both ends
 are on one machine), each on an 8-byte boundary.

@@ -99,11 +99,13 @@ _SMALLEST_STEP = 4096
 _MANY = 1024  # items that `writelines` looks at together
 _FIRST_SEARCH = 4096  # bytes looked through for the end of a line, at first; then more
 
-LATE_LOOKS = 20  # before a sleep without a fence, 40 ns each: longer than a store stays unseen
+STRANGER = 3e-4  # seconds: a yield that takes longer gave way to somebody else's work
+LATE_LOOKS = 8  # before a sleep without a fence, 30 ns each: longer than a store stays unseen
 
 # The hot paths' words, as globals of this module: one look-up less.
 _WRITE_SEQ = layout.WRITE_SEQ
 _READ_SEQ = layout.READ_SEQ
+_SENDER_STATE = layout.SENDER_STATE
 _SENDER_CALLS = layout.SENDER_CALLS
 _RECEIVER_CALLS = layout.RECEIVER_CALLS
 
@@ -172,9 +174,12 @@ class Half:
         self.sequence = 0
         self.looks = 1
         self.rung = 0  # the peer's calls for which its bell has been rung
-        # The link's to say: how many waits for an answer are to sleep at once, and how many seconds at most.
+        # The link's to say: how many waits for an answer are to sleep at once, and how many seconds at most;
+        # whether others are to begin with a yield, if there is no use in looks.
         self.eager = 0
         self.span = 0.0
+        self.yields = False
+        self.spins = False
 
     @property
     def awaited(self) -> int:
@@ -216,14 +221,27 @@ class Half:
         if self._shut is not None:
             raise ValueError(self._shut)
 
+    # A link that can wait puts functions of its own in the place of these: a call less each time.
+
+    def ring(self) -> object:
+        """Wake the peer, which is parked."""
+        return self._link.answer(self.called)
+
     def sleep(self, seconds: float, events: int = 1) -> object:
-        """Sleep until the peer rings, or for so many seconds; the link's is in its place when `eager` is not 0."""
+        """Sleep until the peer rings, or for so many seconds; return something true if not for all of them."""
         return None
 
-    def rest(self, known: int) -> int:
+    def give_way(self) -> None:
+        """Let others have the processor."""
+
+    def now(self) -> float:
+        """The time in seconds."""
+        return 0.0
+
+    def rest(self, known: int, yielded: float = 0.0) -> int:
         """Wait a little for the peer's counter to be another than `known`, if it is; return the counter.
 
-        A link that can wait puts a function of its own here: one call less.
+        `yielded` is when this wait began, if with a yield.
         """
         counter: int = self.words[self.peer_counter]
         return counter
@@ -403,7 +421,7 @@ class Producer(Half):
         shut, and what the link raises.
         """
         # This is the path of every small piece: flat, one look at the peer.
-        global wrote
+        global wrote, rang
         start = self.sequence
         try:
             try:
@@ -421,11 +439,18 @@ class Producer(Half):
                         words[_WRITE_SEQ] = end
                         calls = words[_RECEIVER_CALLS]
                         if calls and calls != self.rung:
-                            self._link.answer(calls)
+                            if calls & layout.PARKED and not wrote:
+                                # As the link answers who waits for a message; here, as in `readinto`.
+                                self.ring()
+                                self.rung = calls
+                                rang = True
+                            else:
+                                self._link.answer(calls)
                         wrote = True
                         return size
             except (TypeError, ValueError):
                 if self.sequence != start:
+                    self.check_not_shut()  # by another thread
                     raise
                 # Not plain bytes.
             return self._write_slowly(data)
@@ -692,7 +717,7 @@ class Consumer(Half):
         """
         # This is the path of every small piece: flat, and what can be done
         # before the bytes are there comes before the look for them.
-        global wrote
+        global wrote, rang
         start, target = self.sequence, None
         try:
             target = memoryview(buffer)
@@ -711,13 +736,14 @@ class Consumer(Half):
                     self.check_not_shut()
                     return 0
                 write = words[_WRITE_SEQ]
-                if write == start:
-                    if self.eager and wrote:
-                        # As the link's `rest` parks; here, since after a pause each call takes microseconds.
-                        wrote = False
-                        self.eager -= 1
+                if write == start and wrote:
+                    # As the link's `rest` parks and yields; here, since after a pause each call takes
+                    # microseconds.
+                    if self.eager:
                         try:
                             words[_RECEIVER_CALLS] = start << 1 | 1  # `layout.parked`, one call less
+                            wrote = rang = False
+                            self.eager -= 1
                             # ORDER: our call before the sender's counter, without a fence: after some looks
                             # each of us has the other's store.  If not, the sleep is short.
                             for _ in repeat(None, LATE_LOOKS):
@@ -725,11 +751,20 @@ class Consumer(Half):
                                 if write != start:
                                     break
                             else:
-                                if words[layout.SENDER_STATE] == layout.OPEN:
-                                    self.sleep(self.span, 1)
+                                if words[_SENDER_STATE] == layout.OPEN and self.sleep(self.span, 1):
+                                    write = words[_WRITE_SEQ]
+                                    if write == start and words[_SENDER_STATE] == layout.OPEN:
+                                        self.sleep(self.span, 1)  # that ring was for what is over
+                                        write = words[_WRITE_SEQ]
                         finally:
                             words[_RECEIVER_CALLS] = 0
+                    elif self.yields and (rang or not self.spins):
+                        wrote = rang = False
+                        began = self.now()
+                        self.give_way()
                         write = words[_WRITE_SEQ]
+                        if write == start or self.now() - began > STRANGER:
+                            write = self.rest(start, began)
                     else:
                         write = self.rest(start)
                 if start < write <= start + self.capacity:  # as in `_refresh`

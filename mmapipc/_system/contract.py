@@ -55,8 +55,48 @@ class ChannelRoles(Roles, Protocol):
     def exists(self) -> bool:
         """Whether there is anything of the channel, if only what is left of it."""
 
+    def in_use(self) -> bool:
+        """Whether somebody has a role, or is just tidying up.  Takes nothing."""
+
     def sweep(self) -> None:
         """Remove what is left of a channel at which nobody is."""
+
+
+class View(Protocol):
+    """Bytes of memory, mapped for a `Mapping`."""
+
+    @property
+    def buf(self) -> memoryview:
+        """The bytes."""
+
+    def flush(self, offset: int, length: int) -> None:
+        """Bring what was stored in these bytes to the disk, if they are a file's."""
+
+    def close(self) -> None:
+        """Unmap them.
+
+        While somebody has a slice or an array of them: BufferError, and there is a new `buf`.
+        """
+
+
+class Guard(Protocol):
+    """What guards memory: one thread of all processes has it, and the kernel takes it back with the process."""
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether who had it before ended without giving it back."""
+
+    def acquire(self, timeout: float | None) -> bool:
+        """Take it within so many seconds; return whether it could be had.
+
+        Raises AlreadyLocked when this thread has it.
+        """
+
+    def holder(self) -> int | None:
+        """The pid of who has it; None where the system does not tell."""
+
+    def release(self) -> None:
+        """Give it back, if it was taken, in this thread."""
 
 
 class Memory(Protocol):
@@ -67,6 +107,15 @@ class Memory(Protocol):
 
     def flush(self, mapping: mmap.mmap) -> None:
         """Bring what was stored to the disk, if it is a file's."""
+
+    def view(self, length: int, offset: int, access: int) -> View:
+        """Map bytes of it for a `Mapping`.  Needs the right to read only, unless `access` is ACCESS_WRITE."""
+
+    def guard(self, tag: str | None) -> Guard:
+        """What guards it; on Windows perhaps a mutex of that tagname.  InvalidName where there is no such."""
+
+    def unlink(self) -> None:
+        """Take its tagname away, if it is this memory's still; nothing where tagnames go by themselves."""
 
     def size(self) -> int:
         """How many bytes there are; on Windows without a file in whole pages."""
@@ -118,6 +167,8 @@ class Bells(Protocol):
 
     def sleep(self, seconds: float, events: int = 1) -> object:
         """Sleep until this end's bell rings, the watched process ends, or for so many seconds.
+
+        Returns something true unless it slept for all of them, or was interrupted.
 
         `events` is always 1, by position: so this can be a system's own function, in C.
         """
@@ -187,11 +238,30 @@ class System(Protocol):
         Nothing to do where names vanish by themselves.
         """
 
-    def share(self, place: Place, size: int, create: bool) -> tuple[Memory, bool]:
-        """The memory of that name for a `Mapping`, and whether it was made; it lives while anybody has it."""
+    def share(
+        self, place: Place, size: int, create: bool, writable: bool, exist_ok: bool
+    ) -> tuple[Memory, bool]:
+        """The memory of that name for a `Mapping`, and whether it was made; it lives while anybody has it.
+
+        Raises MappingExists when it is there, unless `exist_ok`; so do the next two.
+        """
+
+    def tagged(self, tag: str, of_file: bool) -> Place:
+        """Where the memory of that tagname is, as any program knows it.  Raises InvalidName, MemoryRefused."""
+
+    def share_tagged(
+        self, place: Place, size: int, create: bool, writable: bool, exist_ok: bool
+    ) -> tuple[Memory, bool]:
+        """The memory of that tagname, whoever made it, and whether that was us just now."""
 
     def open_file(
-        self, place: Place | None, file: Place, size: int, create: bool, writable: bool
+        self,
+        place: Place | None,
+        file: Place,
+        size: int,
+        create: bool,
+        writable: bool,
+        exist_ok: bool = True,
     ) -> tuple[Memory, bool]:
         """A file of the user's as memory, under a name unless `place` is None.
 

@@ -20,6 +20,7 @@ from ..errors import (
     NoSuchMapping,
     in_bytes,
 )
+from .names import there_already
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def disown_all() -> None:
 def refused(file: Place, error: OSError, advice: str = "") -> ChannelError:
     """The system's refusal in our words; `advice` is for a file that may not be used in that way."""
     kind, trouble = MemoryRefused, error.strerror
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBADF):
         kind, trouble = FileRefused, f"{error.strerror}{_OTHERS}{advice}"
     refusal = kind(f"{_subject(file)} {trouble}")
     refusal.errno = error.errno
@@ -81,19 +82,30 @@ def opening(file: Place, advice: str = "", missing: str = "") -> Iterator[None]:
     except FileNotFoundError as error:
         raise NoSuchMapping(f"{_subject(file)} {error.strerror}{missing}") from None
     except OSError as error:
-        if error.errno in (errno.EISDIR, errno.ENXIO) or os.path.isdir(file.location):
+        if error.errno in (errno.EISDIR, errno.ENXIO, errno.ELOOP) or os.path.isdir(file.location):
             raise _irregular(file) from None
         raise refused(file, error, advice) from None
 
 
-def open_regular(file: Place, size: int, create: bool, writable: bool) -> tuple[io.FileIO, int, bool]:
+def _again(file: Place, descriptor: int) -> io.FileIO:
+    """The open file of the user's by a descriptor of ours, which shares its rights."""
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # FileIO would refuse a directory, and leave it open
+        raise _irregular(file)
+    opened = next(map(io.FileIO, map(os.dup, (descriptor,)), ("r",)))
+    _held.add(opened)
+    return opened
+
+
+def open_regular(
+    file: Place, size: int, create: bool, writable: bool, exist_ok: bool = True
+) -> tuple[io.FileIO, int, bool]:
     """Open the file at that path; return (the open file, bytes to be mapped, whether it was made).
 
     Size 0 means the file's own.  The caller extends a file that is shorter.
     Raises NoSuchMapping, NameTaken, InvalidSize, MappingTooSmall, FileRefused,
-    MemoryRefused.
+    MemoryRefused, and MappingExists unless `exist_ok`.
     """
-    makes = create and writable and size > 0
+    makes = create and writable and size > 0 and file.descriptor is None
     opened, made = None, False
     with opening(
         file,
@@ -103,12 +115,16 @@ def open_regular(file: Place, size: int, create: bool, writable: bool) -> tuple[
         if makes:
             with contextlib.suppress(FileExistsError):
                 opened, made = owned(file.location, FLAGS | os.O_CREAT | os.O_EXCL, os.O_RDWR), True
-        if opened is None:
+        if opened is None and file.descriptor is not None:
+            opened = _again(file, file.descriptor)
+        elif opened is None:
             opened = owned(file.location, FLAGS, os.O_RDWR if writable else os.O_RDONLY)
     try:
         status = os.fstat(opened.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise _irregular(file)
+        if not (made or exist_ok):
+            raise there_already(file)
         wanted = size or status.st_size
         if not wanted:
             raise InvalidSize(f"{_subject(file)} is empty; give a size to extend it")
@@ -158,4 +174,4 @@ def _subject(file: Place) -> str:
 
 
 def _irregular(file: Place) -> NameTaken:
-    return NameTaken(f"{_subject(file)} is not a regular file; use another path")
+    return NameTaken(f"{_subject(file)} is not a regular file; use another one")

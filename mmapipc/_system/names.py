@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import InvalidName, NameTaken
+from ..errors import InvalidName, MappingExists, NameTaken
 
 SENDER = "sender"
 RECEIVER = "receiver"
@@ -20,12 +20,13 @@ class Place:
     """Where a channel is.  Found once for each end: a process may change directory or user.
 
     `name` is as given, for messages; `location` as the system knows it: a
-    tagname, an absolute path.
+    tagname, an absolute path.  An open file of the user's has its descriptor.
     """
 
-    def __init__(self, name: str, location: str) -> None:
+    def __init__(self, name: str, location: str, descriptor: int | None = None) -> None:
         self.name = name
         self.location = location
+        self.descriptor = descriptor
 
     def of(self, part: str) -> str:
         """The location of something that belongs to the channel.  `+` is in no encoded name."""
@@ -70,6 +71,11 @@ def other_backing(place: Place, file: bool) -> NameTaken:
     if file:
         return NameTaken(f"{place.name}: is the name of memory without a file; use another name")
     return NameTaken(f"{place.name}: is the name of a file's mapping; give the file too")
+
+
+def there_already(place: Place) -> MappingExists:
+    """The error for what was to be new."""
+    return MappingExists(f"{place.name}: is there already, and was to be new; use another one")
 
 
 def join(encoded: str) -> str:

@@ -66,9 +66,10 @@ class Bells:
         poll.register(self._own.fileno(), select.POLLIN)
 
         def sleep(seconds: float, events: int) -> object:
-            if poll.poll(seconds * 1000):
+            rung = poll.poll(seconds * 1000)
+            if rung:
                 self.drain()
-            return None
+            return rung
 
         return sleep
 

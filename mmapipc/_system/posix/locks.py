@@ -34,6 +34,8 @@ else:
     _TYPE, _START, _LENGTH = 0, 2, 3
 
 EVERYTHING = (0, 0)  # a length of 0 reaches to the end of all files
+GUARD = 1 << 62  # where the range of a guard begins, see `guards`: beyond all others
+BELOW_GUARD = (0, GUARD)
 
 
 def _flock(kind: int, span: tuple[int, int]) -> bytes:
@@ -57,9 +59,9 @@ def lock(file: FileIO, span: tuple[int, int] = EVERYTHING, *, shared: bool = Fal
     return True
 
 
-def unlock(file: FileIO) -> None:
-    """Give up all of this open's locks, which a child that was forked a moment ago may still have."""
-    fcntl.fcntl(file, _SET, _flock(fcntl.F_UNLCK, EVERYTHING))
+def unlock(file: FileIO, span: tuple[int, int] = EVERYTHING) -> None:
+    """Give up this open's locks there, which a child that was forked a moment ago may still have."""
+    fcntl.fcntl(file, _SET, _flock(fcntl.F_UNLCK, span))
 
 
 def in_the_way(file: FileIO, span: tuple[int, int]) -> tuple[int, int] | None:

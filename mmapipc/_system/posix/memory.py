@@ -4,7 +4,8 @@ Whoever removes such a file has it locked exclusively, and so is sure that
 nobody else needs it:
 
   - the sender that made it for a channel has it locked so all the time;
-  - those who share it without roles (`share`) each have a shared lock on it.
+  - those who share it without roles (`share`) each have a shared lock on it,
+    up to where the range of its guard begins.
 
 So a file that can be locked exclusively is nobody's.  It is what killed holders
 left.  It is removed and not used again, for somebody may have it mapped still.
@@ -18,11 +19,12 @@ import mmap
 import os
 import time
 
-from ...errors import ChannelError, MappingTooSmall, MemoryRefused, NoSuchMapping, in_bytes
+from ...errors import ChannelError, InvalidName, MappingTooSmall, MemoryRefused, NoSuchMapping, in_bytes
 from .. import files, names
 from ..names import Place
 from . import locks
-from .private import is_at, open_private, refusing, remove_if_free
+from .guards import Guard
+from .private import is_at, open_private, refusing, remove_guard_mark, remove_if_free
 from .roles import Roles
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
@@ -65,6 +67,30 @@ class _Share(_Lock):
             remove_if_free(self.file, self._path)
 
 
+class View:
+    """See `contract.View`."""
+
+    def __init__(self, place: Place, mapping: mmap.mmap) -> None:
+        self._place = place
+        self._mapping = mapping
+        self.buf = memoryview(mapping)
+
+    def flush(self, offset: int, length: int) -> None:
+        """See `contract.View`."""
+        start = offset // mmap.PAGESIZE * mmap.PAGESIZE
+        with files.opening(self._place):
+            self._mapping.flush(start, offset + length - start)
+
+    def close(self) -> None:
+        """See `contract.View`."""
+        self.buf.release()
+        try:
+            self._mapping.close()
+        except BufferError:
+            self.buf = memoryview(self._mapping)
+            raise
+
+
 class Memory:
     """A file of memory, open; perhaps with a lock that goes with it."""
 
@@ -72,6 +98,7 @@ class Memory:
         self._place = place
         self._file = file
         self._lock = lock
+        self._status = os.fstat(file.fileno())
 
     def map(self, length: int, offset: int = 0, access: int = mmap.ACCESS_WRITE) -> mmap.mmap:
         """Map `length` bytes; MappingTooSmall when there are fewer."""
@@ -84,6 +111,26 @@ class Memory:
                     f"{self._place.name}: {self._place.location} is shorter "
                     f"than {in_bytes(offset + length)}; ask for fewer"
                 ) from None
+            except PermissionError as error:  # a descriptor of the user's
+                raise files.refused(self._place, error, "; open it for more, or use another access") from None
+
+    def view(self, length: int, offset: int, access: int) -> View:
+        """See `contract.Memory`."""
+        return View(self._place, self.map(length, offset, access))
+
+    def guard(self, tag: str | None) -> Guard:
+        """See `contract.Memory`."""
+        if tag is not None:
+            raise InvalidName(f"{tag}: only Windows has mutexes with a tagname; leave it out")
+        return Guard(self._place, self._file)
+
+    def unlink(self) -> None:
+        """See `contract.Memory`."""
+        with files.opening(self._place):
+            if not os.path.samestat(os.lstat(self._place.location), self._status):
+                raise NoSuchMapping(f"{self._place.name}: is the tagname of other memory by now")
+            os.unlink(self._place.location)
+        remove_guard_mark(self._status)
 
     def flush(self, mapping: mmap.mmap) -> None:
         """Bring what was stored in the mapping to the file; return when the disk has it."""
@@ -105,7 +152,7 @@ class Memory:
     def extend(self, size: int) -> None:
         """Give the user's file so many bytes."""
         with files.opening(self._place):
-            _reserve(self._file.fileno(), self.size(), size)
+            reserve(self._file.fileno(), self.size(), size)
 
     def is_at(self, path: str) -> bool:
         """Whether the path leads to this file."""
@@ -137,7 +184,7 @@ def _take(place: Place, flags: int) -> tuple[io.FileIO, bool] | None:
                 if flags & os.O_CREAT and os.fstat(file.fileno()).st_size == 0 and is_at(file, path):
                     return file, True
                 remove_if_free(file, path)
-            elif locks.lock(file, shared=True) and is_at(file, path):
+            elif locks.lock(file, locks.BELOW_GUARD, shared=True) and is_at(file, path):
                 return file, False
     except BaseException:
         file.close()
@@ -163,14 +210,14 @@ def create(place: Place, size: int) -> Memory:
     locked = taken[0]
     try:
         with refusing(place.name, path):
-            _reserve(locked.fileno(), 0, size)
+            reserve(locked.fileno(), 0, size)
             return Memory(place, open_private(place, path), _Lock(locked, path))
     except BaseException:
         _undo(place, locked)
         raise
 
 
-def _reserve(fd: int, start: int, size: int) -> None:
+def reserve(fd: int, start: int, size: int) -> None:
     """Give the file its bytes from `start` on: a full disk fails now, and not a later store (SIGBUS)."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(fd, start, size - start)
@@ -180,11 +227,13 @@ def _reserve(fd: int, start: int, size: int) -> None:
             start += os.pwrite(fd, block[: size - start], start)
 
 
-def share(place: Place, size: int, create: bool) -> tuple[Memory, bool]:
+def share(place: Place, size: int, create: bool, writable: bool, exist_ok: bool) -> tuple[Memory, bool]:
     """Open memory that lives while anybody has it; with `create` make it if it is not there."""
     locked, created = _share(place, size, create)
     try:
         with refusing(place.name, place.location):
+            if not (created or exist_ok):
+                raise names.there_already(place)
             if not os.fstat(locked.fileno()).st_size:
                 raise names.other_backing(place, False)
             return Memory(place, open_private(place, place.location), _Share(locked, place.location)), created
@@ -219,10 +268,12 @@ def _share(place: Place, size: int, create: bool) -> tuple[io.FileIO, bool]:
             try:
                 with refusing(place.name, place.location):
                     if size:
-                        _reserve(locked.fileno(), 0, size)
+                        reserve(locked.fileno(), 0, size)
                     # A sender of that name has its role before it looks for the memory.
                     _refuse_channel(place)
-                    locks.lock(locked, shared=True)  # in one step: nobody finds the file free
+                    # In one step: nobody finds the file free.
+                    locks.lock(locked, locks.BELOW_GUARD, shared=True)
+                    locks.unlock(locked, (locks.GUARD, 0))
                     return locked, True
             except BaseException:
                 _undo(place, locked)
@@ -235,10 +286,12 @@ def _share(place: Place, size: int, create: bool) -> tuple[io.FileIO, bool]:
 
 
 def open_file(
-    place: Place | None, file: Place, size: int, create: bool, writable: bool
+    place: Place | None, file: Place, size: int, create: bool, writable: bool, exist_ok: bool = True
 ) -> tuple[Memory, bool]:
     """Open a file of the user's as memory; with `create` make it or extend it to `size` bytes."""
-    opened, wanted, made = files.open_regular(file, size, create, writable)
+    opened, wanted, made = files.open_regular(
+        file, size, create, writable, exist_ok or place is not None
+    )
     lock = None
     created = made
     try:
@@ -246,11 +299,13 @@ def open_file(
             if place is not None:
                 locked, created = _share(place, 0, create)
                 lock = _Share(locked, place.location)
+                if not (created or exist_ok):
+                    raise names.there_already(place)
                 if os.fstat(locked.fileno()).st_size:
                     raise names.other_backing(place, True)
             there = os.fstat(opened.fileno()).st_size
             if there < wanted:
-                _reserve(opened.fileno(), there, wanted)
+                reserve(opened.fileno(), there, wanted)
     except BaseException:
         with opened:
             if made:

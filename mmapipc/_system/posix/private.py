@@ -38,6 +38,27 @@ def directory(about: str) -> str:
         raise refusal from None
 
 
+def of_files() -> str:
+    """How the paths begin of what belongs to any file of the user's.  Raises MemoryRefused."""
+    return os.path.join(directory(""), f"mmapipc.{os.geteuid()}.+")
+
+
+def inode_path(status: os.stat_result) -> str:
+    """How the path begins of what belongs to a file, however that is spelled.  Raises MemoryRefused."""
+    return f"{of_files()}{status.st_dev:x}.{status.st_ino:x}"
+
+
+def guard_mark(status: os.stat_result) -> str:
+    """The path of the mark that somebody has the guard of a file, see `guards`.  Raises MemoryRefused."""
+    return f"{inode_path(status)}+guard"
+
+
+def remove_guard_mark(status: os.stat_result) -> None:
+    """Remove it, if it is there."""
+    with contextlib.suppress(OSError, ChannelError):
+        os.unlink(guard_mark(status))
+
+
 def open_private(place: Place, path: str, flags: int = 0, access: int = os.O_RDWR) -> io.FileIO:
     """Open a file of the channel's.
 
@@ -123,6 +144,7 @@ def remove_if_free(file: io.FileIO, path: str) -> None:
     """Remove the memory's file unless somebody else has it."""
     if locks.lock(file) and is_at(file, path):
         os.unlink(path)
+        remove_guard_mark(os.fstat(file.fileno()))
 
 
 def remove(place: Place) -> None:

@@ -29,7 +29,7 @@ from ...errors import ChannelError, UnsafeMemory
 from .. import files
 from ..names import PEER, ROLES, SENDER, Place
 from . import bells, locks
-from .private import directory, is_at, open_private, refusing, remove
+from .private import inode_path, is_at, of_files, open_private, refusing, remove
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
@@ -64,16 +64,11 @@ def _remove_bells(place: Place) -> None:
             os.unlink(_bell(place, role))
 
 
-def _bells_of_files() -> str:
-    """How the paths of the bells of rings in files begin."""
-    return os.path.join(directory(""), f"mmapipc.{os.geteuid()}.+")
-
-
 def _remove_bells_left() -> None:
     """Remove those that killed ends of rings in files have left: nobody may ever use their file again."""
-    folder, beginning = os.path.split(_bells_of_files())
+    folder, beginning = os.path.split(of_files())
     for entry in os.listdir(folder):
-        if entry.startswith(beginning):
+        if entry.startswith(beginning) and entry.endswith("-bell"):
             bells.remove_if_left(os.path.join(folder, entry))
 
 
@@ -106,11 +101,13 @@ class Claim:
     def release(self, *, memory: bool = True) -> None:
         """Give the role back.  The last one who leaves removes what is left; the memory, if told to."""
         try:
-            # An error here is none of the stream's, and closing unlocks too.
-            with contextlib.suppress(OSError):
-                locks.unlock(self._file)
-            # Of two that leave at the same time, the one that unlocks last finds the other's lock gone.
-            self._roles.tidy(self._file, memory)
+            # With the role still ours, so that nobody takes for left what is about to be removed.
+            if not self._roles.tidy(self._file, memory):
+                # An error here is none of the stream's, and closing unlocks too.
+                with contextlib.suppress(OSError):
+                    locks.unlock(self._file)
+                # Of two that leave at the same time, the one that unlocks last finds the other's lock gone.
+                self._roles.tidy(self._file, memory)
         finally:
             self._file.close()  # with whatever is locked still
 
@@ -148,6 +145,15 @@ class Roles:
         """Whether there is anything of the channel: the memory, or the roles' file."""
         return os.path.lexists(self.place.location) or os.path.lexists(self._path)
 
+    def in_use(self) -> bool:
+        """See `contract.ChannelRoles`."""
+        try:
+            file = open_private(self.place, self._path, access=os.O_RDONLY)
+        except FileNotFoundError:
+            return False
+        with file, refusing(self.place.name, self._path):
+            return locks.in_the_way(file, _ALL) is not None
+
     def bells_place(self, file: io.FileIO) -> Place:
         """What the bells belong to: the channel."""
         return self.place
@@ -156,8 +162,11 @@ class Roles:
         """Whether the open file is that of the roles: nobody removes it as long as there is a lock on it."""
         return True
 
-    def tidy(self, file: io.FileIO, memory: bool = True) -> None:
-        """Remove what is left of the channel if nobody has a role, by an open of the roles' file."""
+    def tidy(self, file: io.FileIO, memory: bool = True) -> bool:
+        """Remove what is left of the channel, by an open of the roles' file, if nobody else has a role.
+
+        Returns whether that was so; then this open has none any more either.
+        """
         # An error here is none of the stream's, which has ended.
         with contextlib.suppress(OSError, ChannelError):
             if locks.lock(file, _ALL):
@@ -169,8 +178,10 @@ class Roles:
                             with contextlib.suppress(OSError, ChannelError):
                                 remove(self.place)
                         os.unlink(self._path)
+                    return True
                 finally:
                     locks.unlock(file)
+        return False
 
     def sweep(self) -> None:
         """Remove what is left of a channel at which nobody is."""
@@ -217,15 +228,16 @@ class FileRoles:
 
     def bells_place(self, file: io.FileIO) -> Place:
         """What the bells belong to: the file, by whatever path it is reached."""
-        status = os.fstat(file.fileno())
-        return Place(self.place.name, f"{_bells_of_files()}{status.st_dev:x}.{status.st_ino:x}")
+        return Place(self.place.name, inode_path(os.fstat(file.fileno())))
 
-    def tidy(self, file: io.FileIO, memory: bool) -> None:
-        """Remove the bells if nobody has a role.  The file is the user's, and stays."""
+    def tidy(self, file: io.FileIO, memory: bool) -> bool:
+        """Remove the bells if nobody else has a role; returns as above.  The file is the user's, and stays."""
         with contextlib.suppress(OSError, ChannelError):
             if locks.lock(file, _ALL):
                 try:
                     _remove_bells(self.bells_place(file))
+                    return True
                 finally:
                     locks.unlock(file)
-            _remove_bells_left()
+                    _remove_bells_left()
+        return False

@@ -21,6 +21,7 @@ from .memory import (
 )
 from .private import directory, remove as remove
 from .roles import FileRoles, Roles
+from .tagged import share_tagged as share_tagged, tagged as tagged
 from .terminal import (
     enlarge_pipe as enlarge_pipe,
     reader_is_gone as reader_is_gone,

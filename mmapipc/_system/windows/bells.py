@@ -34,14 +34,15 @@ class Bells:
         self._watched: int | None = None
         self._process: win32.Handle | None = None
 
-    def sleep(self, seconds: float, events: int = 1) -> object:
+    def sleep(self, seconds: float, events: int = 1) -> bool:
         """See `contract.Bells`."""
         handles = self.heard()
         with contextlib.suppress(InterruptedError):
             ended = _winapi.WaitForMultipleObjects(handles, False, int(seconds * 1000) + 1)
             if ended != _winapi.WAIT_TIMEOUT:
                 self.told(handles[ended - _winapi.WAIT_OBJECT_0])
-        return None
+                return True
+        return False
 
     def are_shared(self) -> bool:
         """True: whoever has the role has the bells of that name."""

@@ -13,16 +13,77 @@ import io
 import mmap
 import msvcrt
 import os
+import weakref
 
-from ...errors import FileRefused, MappingTooSmall, MemoryRefused, NoSuchMapping, in_bytes
+from ...errors import (
+    ChannelError,
+    FileRefused,
+    InvalidName,
+    MappingTooSmall,
+    MemoryRefused,
+    NoSuchMapping,
+    in_bytes,
+)
 from .. import files, names
 from ..names import Place
 from . import win32
-from .roles import Roles, refused
+from .guards import Guard
+from .roles import Roles, refused, tags_of
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+_LONGEST_TAG = 260  # characters, MAX_PATH
+_VIEWS = {
+    mmap.ACCESS_WRITE: win32.FILE_MAP_READ_WRITE,
+    mmap.ACCESS_READ: win32.FILE_MAP_READ,
+    mmap.ACCESS_COPY: win32.FILE_MAP_COPY,
+}
+
+
+class View:
+    """See `contract.View`.  `mmap` would want more rights than most have to other programs' memory."""
+
+    def __init__(
+        self, place: Place, view: win32.View, length: int, writable: bool, file: io.FileIO | None
+    ) -> None:
+        self._place = place
+        self._writable = writable
+        self._file = file
+        octets = (ctypes.c_char * length).from_address(view.value or 0)
+        octets.view = view  # type: ignore[attr-defined]  # unmapped when nobody has a buffer of it any more
+        self._octets: ctypes.Array[ctypes.c_char] | None = octets
+        self.buf = self._memoryview()
+
+    def _memoryview(self) -> memoryview:
+        with memoryview(self._octets) as characters:  # type: ignore[arg-type]
+            octets = characters.cast("B")
+        if self._writable:
+            return octets
+        with octets:
+            return octets.toreadonly()
+
+    def flush(self, offset: int, length: int) -> None:
+        """See `contract.View`."""
+        if self._octets is not None:
+            if not win32.flush_view(ctypes.addressof(self._octets) + offset, length):
+                raise refused(self._place.name, self._place.location, ctypes.get_last_error())
+            if self._file is not None:
+                with files.opening(self._place):
+                    os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """See `contract.View`."""
+        self.buf.release()
+        if self._octets is not None:
+            seen = weakref.ref(self._octets)
+            self._octets = None
+            # Only a buffer keeps it now.
+            if (octets := seen()) is not None:
+                self._octets = octets
+                self.buf = self._memoryview()
+                raise BufferError
 
 
 class Memory:
@@ -38,6 +99,7 @@ class Memory:
         self._tag = tag
         self._handle = handle
         self._file = file
+        self._mutexes: dict[str, win32.Handle] = {}
 
     def map(self, length: int, offset: int = 0, access: int = mmap.ACCESS_WRITE) -> mmap.mmap:
         """Map `length` bytes; MappingTooSmall when there are fewer."""
@@ -46,14 +108,43 @@ class Memory:
             fd = win32.PAGEFILE if self._file is None else self._file.fileno()
             return mmap.mmap(fd, length, tagname=self._tag, access=access, offset=offset)
         except OSError as error:
-            if error.winerror != win32.ERROR_ACCESS_DENIED:
-                raise refused(self._place.name, self._place.location, error.winerror) from None
-            if self.size() < offset + length:
-                raise MappingTooSmall(
-                    f"{self._place.name}: the memory of that name is smaller "
-                    f"than {in_bytes(offset + length)}; ask for fewer"
-                ) from None
-            raise FileRefused(f"{self._place.name}: was not made for writing; map it for reading") from None
+            raise self._not_mapped(error.winerror, offset + length) from None
+
+    def _not_mapped(self, code: int, end: int) -> ChannelError:
+        if code != win32.ERROR_ACCESS_DENIED:
+            return refused(self._place.name, self._place.location, code)
+        if self.size() < end:
+            return MappingTooSmall(
+                f"{self._place.name}: the memory of that name is smaller than {in_bytes(end)}; ask for fewer"
+            )
+        return FileRefused(f"{self._place.name}: was not made for writing; map it for reading")
+
+    def view(self, length: int, offset: int, access: int) -> View:
+        """See `contract.Memory`."""
+        # 0 is up to the end, which is inside the last page if another program made it of a file.
+        count = 0 if offset + length == self.size() else length
+        view = win32.map_view(self._handle, _VIEWS[access], offset >> 32, offset & 0xFFFFFFFF, count)
+        if not view:
+            raise self._not_mapped(ctypes.get_last_error(), offset + length)
+        # Somebody must have the mutex open for others to be told that its holder died.
+        with contextlib.suppress(ChannelError):
+            self.guard(None)
+        return View(self._place, view, length, access != mmap.ACCESS_READ, self._file)
+
+    def guard(self, tag: str | None) -> Guard:
+        """See `contract.Memory`."""
+        if tag is None:
+            of = self._place if self._file is None else tags_of(self._place.name, self._file)
+            mutex = Place(of.name, of.of("lock"))
+        else:
+            mutex = tagged(tag, False)
+        guard = Guard(mutex)
+        if mutex.location not in self._mutexes:
+            self._mutexes[mutex.location] = guard.open()
+        return guard
+
+    def unlink(self) -> None:
+        """Nothing: the tagname goes with the last one who has it open."""
 
     def flush(self, mapping: mmap.mmap) -> None:
         """Bring what was stored in the mapping to the file; return when the disk has it."""
@@ -99,7 +190,8 @@ class Memory:
 
     def close(self) -> None:
         """Let go of the object, and of the file."""
-        self._handle.close()
+        for each in (self._handle, *self._mutexes.values()):
+            each.close()
         if self._file is not None:
             self._file.close()
 
@@ -117,15 +209,26 @@ def _look(place: Place, handle: win32.Handle) -> tuple[int, bool]:
         seen.close()
 
 
-def _open(place: Place) -> win32.Handle | None:
+def _open(place: Place, writable: bool = False) -> win32.Handle | None:
     """The mapping object of that tag, or None when there is none."""
-    handle: win32.Handle = win32.open_mapping(win32.FILE_MAP_READ, False, place.location)
+    access = win32.FILE_MAP_READ_WRITE if writable else win32.FILE_MAP_READ
+    handle: win32.Handle = win32.open_mapping(access, False, place.location)
     if handle:
         return handle
     code = ctypes.get_last_error()
     if code != win32.ERROR_FILE_NOT_FOUND:
-        raise refused(place.name, place.location, code)
+        raise refused(place.name, place.location, code, others=writable)
     return None
+
+
+def _is_there(place: Place) -> bool:
+    """Whether there is a mapping object of that tag, whoever may use it."""
+    handle = win32.open_mapping(win32.FILE_MAP_READ, False, place.location)
+    code = ctypes.get_last_error()
+    if not handle:
+        return bool(code == win32.ERROR_ACCESS_DENIED)
+    handle.close()
+    return True
 
 
 class Observed:
@@ -137,6 +240,9 @@ class Observed:
             raise refused(place.name, place.location, ctypes.get_last_error())
         about = win32.MemoryBasicInformation()
         win32.virtual_query(self._view, ctypes.byref(about), ctypes.sizeof(about))
+        if about.State != win32.MEM_COMMIT:
+            self._view.close()
+            raise MemoryRefused(f"{place.name}: begins with pages that are only reserved (SEC_RESERVE)")
         self._bytes_of_file = bytes_of_file
         self._size = int(about.RegionSize)
 
@@ -195,39 +301,79 @@ def create(place: Place, size: int) -> Memory:
     return Memory(place, place.location, handle)
 
 
-def share(place: Place, size: int, create: bool) -> tuple[Memory, bool]:
+def share(place: Place, size: int, create: bool, writable: bool, exist_ok: bool) -> tuple[Memory, bool]:
     """Open memory that lives while anybody has it; with `create` make it if it is not there."""
-    handle, created = _take(place, size, create)
+    _refuse_channel(place)
+    handle, created = _take(place, size, create, writable, exist_ok)
+    return Memory(place, place.location, _backed(place, handle, False)), created
+
+
+def tagged(tag: str, of_file: bool) -> Place:
+    """See `contract.System`."""
+    prefix, known, rest = tag.partition("\\")
+    if not known or prefix not in ("Global", "Local"):
+        rest = tag
+    if not rest or len(tag) > _LONGEST_TAG or "\0" in tag or "\\" in rest:
+        raise InvalidName(
+            f"{tag[:20] or '(no tagname)'}: a tagname has 1 to {_LONGEST_TAG} characters, "
+            "and no \\ but that of Global\\ or Local\\"
+        )
+    return Place(tag, tag)
+
+
+def share_tagged(
+    place: Place, size: int, create: bool, writable: bool, exist_ok: bool
+) -> tuple[Memory, bool]:
+    """See `contract.System`."""
+    handle, created = _take(place, size, create, writable, exist_ok)
     return Memory(place, place.location, handle), created
 
 
-def _take(
-    place: Place, size: int, create: bool, file: int = win32.PAGEFILE, protection: int = win32.PAGE_READWRITE
-) -> tuple[win32.Handle, bool]:
-    """Make or open the mapping object of that name; return (its handle, whether the name was new)."""
+def _refuse_channel(place: Place) -> None:
     roles = Roles(place)
     for role in (names.SENDER, names.RECEIVER):
         if roles.holder(role) is not None:
             raise names.other_kind(place, role)
-    created = False
-    if create:
-        handle, created = _make(place, place.location, size, file, protection)
-    else:
-        found = _open(place)
-        if found is None:
-            raise NoSuchMapping(f"{place.name}: nobody has memory of that name; make it first")
-        handle = found
-    if _look(place, handle)[1] != (file != win32.PAGEFILE):
+
+
+def _backed(place: Place, handle: win32.Handle, file: bool) -> win32.Handle:
+    """The handle, if the bytes are a file's or not, as wanted."""
+    if _look(place, handle)[1] != file:
         handle.close()
-        raise names.other_backing(place, file != win32.PAGEFILE)
+        raise names.other_backing(place, file)
+    return handle
+
+
+def _take(
+    place: Place,
+    size: int,
+    create: bool,
+    writable: bool,
+    exist_ok: bool,
+    file: int = win32.PAGEFILE,
+    protection: int = win32.PAGE_READWRITE,
+) -> tuple[win32.Handle, bool]:
+    """Make or open the mapping object of that name; return (its handle, whether the name was new)."""
+    if not exist_ok and _is_there(place):
+        raise names.there_already(place)
+    handle, created = _open(place, writable), False  # with no more rights than are needed
+    if handle is None and create:
+        handle, created = _make(place, place.location, size, file, protection)
+    if handle is None:
+        raise NoSuchMapping(f"{place.name}: nobody has memory of that name; make it first")
+    if not (created or exist_ok):
+        handle.close()
+        raise names.there_already(place)
     return handle, created
 
 
 def open_file(
-    place: Place | None, file: Place, size: int, create: bool, writable: bool
+    place: Place | None, file: Place, size: int, create: bool, writable: bool, exist_ok: bool = True
 ) -> tuple[Memory, bool]:
     """Open a file of the user's as memory; with `create` make it or extend it to `size` bytes."""
-    opened, wanted, made = files.open_regular(file, size, create, writable)
+    opened, wanted, made = files.open_regular(
+        file, size, create, writable, exist_ok or place is not None
+    )
     try:
         opened = _not_zero(opened)
         protection = win32.PAGE_READWRITE if writable else win32.PAGE_READONLY
@@ -235,8 +381,9 @@ def open_file(
         if place is None:
             handle, _ = _make(file, None, wanted, backing, protection)
             return Memory(file, None, handle, opened), made
-        handle, created = _take(place, wanted, create, backing, protection)
-        return Memory(file, place.location, handle, opened), created
+        _refuse_channel(place)
+        handle, created = _take(place, wanted, create, writable, exist_ok, backing, protection)
+        return Memory(file, place.location, _backed(place, handle, True), opened), created
     except BaseException:
         opened.close()
         if made:

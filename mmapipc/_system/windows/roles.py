@@ -4,6 +4,7 @@
     mmapipc.NAME+sender, +receiver                    exist while that role is held
     mmapipc.NAME+sender-bell, +receiver-bell          what the two ends sleep on, see `bells`
     mmapipc-file.SERIAL.INDEX+sender, +receiver, ...  the same of the ring in a file
+    ...+lock                                          the mutex of a mapping, see `guards`
 
 with the `Global\\` or `Local\\` that the name began with in front.  (`+` is in no
 encoded name; SERIAL and INDEX are the volume's and the file's, in hexadecimal.)
@@ -21,10 +22,11 @@ role that long, and then the claimant says so.
 from __future__ import annotations
 
 import ctypes
+import io
 import msvcrt
 import os
 
-from ...errors import ChannelError, MemoryRefused, NameTaken
+from ...errors import ChannelError, FileRefused, MemoryRefused, NameTaken
 from .. import files
 from ..names import PEER, RECEIVER, SENDER, Place
 from . import bells, win32
@@ -32,19 +34,22 @@ from . import bells, win32
 _LARGEST_PID = 2**31 - 1
 
 
-def refused(name: str, tag: str, code: int) -> ChannelError:
-    """The system's refusal of the object `tag` in our words."""
+def refused(name: str, tag: str, code: int, others: bool = False) -> ChannelError:
+    """The system's refusal of the object `tag` in our words; it may be other programs'."""
+    kind = MemoryRefused
     if code == win32.ERROR_INVALID_HANDLE:
         return NameTaken(f"{name}: {tag} is the name of an object of another kind; use another name")
     if code == win32.ERROR_PATH_NOT_FOUND:
         advice = f"the system does not take {tag} as a name; use another one"
     elif code == win32.ERROR_ACCESS_DENIED:
+        kind = FileRefused
+        hint = "use access='read' if you may only read, or" if others else "use"
         advice = (
-            f"access to {tag} is denied; use another name, without Global\\ unless you are an administrator"
+            f"access to {tag} is denied; {hint} another name, without Global\\ unless you are an administrator"
         )
     else:
         advice = f"{tag}: {ctypes.FormatError(code)}"
-    refusal = MemoryRefused(f"{name}: {advice}")
+    refusal = kind(f"{name}: {advice}")
     refusal.winerror = code
     return refusal
 
@@ -92,7 +97,7 @@ class Roles:
     def __init__(self, place: Place, file: Place | None = None) -> None:
         self.place = place
         self._file = file
-        self._tags = place if file is None else _tags(file)
+        self._tags = place if file is None else _file_tags(file)
 
     def attempt(self, role: str) -> Claim | None:
         """Take the role; None when somebody has it, or has it open."""
@@ -133,7 +138,7 @@ class Roles:
     def stand(self) -> bool:
         """Whether these are still the roles of the place."""
         try:
-            return self._file is None or _tags(self._file).location == self._tags.location
+            return self._file is None or _file_tags(self._file).location == self._tags.location
         except ChannelError:
             return False
 
@@ -143,6 +148,10 @@ class Roles:
         if mapping:
             mapping.close()
             return True
+        return self.in_use()
+
+    def in_use(self) -> bool:
+        """See `contract.ChannelRoles`; nobody tidies up here."""
         return self.holder(SENDER) is not None or self.holder(RECEIVER) is not None
 
     def sweep(self) -> None:
@@ -164,10 +173,15 @@ class FileRoles:
         return Roles(self.place, self.place).holder(role)
 
 
-def _tags(file: Place) -> Place:
+def _file_tags(file: Place) -> Place:
     """Where the roles of the file at that place are.  Raises NoSuchMapping, FileRefused."""
-    about = win32.FileInformation()
     with files.opening(file), files.owned(file.location, files.FLAGS, os.O_RDONLY) as opened:
-        win32.file_information(msvcrt.get_osfhandle(opened.fileno()), ctypes.byref(about))
+        return tags_of(file.name, opened)
+
+
+def tags_of(name: str, file: io.FileIO) -> Place:
+    """Where the objects are that belong to an open file."""
+    about = win32.FileInformation()
+    win32.file_information(msvcrt.get_osfhandle(file.fileno()), ctypes.byref(about))
     index = (about.FileIndexHigh << 32) + about.FileIndexLow
-    return Place(file.name, f"mmapipc-file.{about.VolumeSerialNumber:08X}.{index:016X}")
+    return Place(name, f"mmapipc-file.{about.VolumeSerialNumber:08X}.{index:016X}")

@@ -18,6 +18,8 @@ from .memory import (
     open_file as open_file,
     remove as remove,
     share as share,
+    share_tagged as share_tagged,
+    tagged as tagged,
 )
 from .roles import FileRoles, Roles
 from .terminal import (

@@ -15,13 +15,20 @@ PAGEFILE = -1  # INVALID_HANDLE_VALUE
 THIS_PROCESS = -1
 PAGE_READONLY = 2
 PAGE_READWRITE = 4
+FILE_MAP_COPY = 1
 FILE_MAP_READ = 4
+FILE_MAP_READ_WRITE = 6
+MEM_COMMIT = 0x1000
 BUF_READ = 0x100
 VIRTUAL_TERMINAL = 4
 SEMAPHORE_QUERY_STATE = 1
 SEMAPHORE_BASIC_INFORMATION = 0
 SYNCHRONIZE = 0x00100000
+MUTEX_MODIFY_STATE = 1  # which is also the right to query it
+MUTEX_BASIC_INFORMATION = 0
+WAIT_ABANDONED = 128
 WAIT_TIMEOUT = 258
+INFINITE = 0xFFFFFFFF
 THREAD_TERMINATE = 1
 FILE_PIPE_LOCAL_INFORMATION = 24
 FILE_PIPE_CLOSING_STATE = 4
@@ -110,6 +117,16 @@ class SemaphoreInformation(ctypes.Structure):
     _fields_ = (("CurrentCount", wintypes.LONG), ("MaximumCount", wintypes.LONG))
 
 
+class MutexInformation(ctypes.Structure):
+    """MUTANT_BASIC_INFORMATION."""
+
+    _fields_ = (
+        ("CurrentCount", wintypes.LONG),
+        ("OwnedByCaller", wintypes.BOOLEAN),
+        ("AbandonedState", wintypes.BOOLEAN),
+    )
+
+
 class PipeInformation(ctypes.Structure):
     """FILE_PIPE_LOCAL_INFORMATION."""
 
@@ -136,6 +153,10 @@ open_semaphore = _declare("OpenSemaphoreW", Handle, wintypes.DWORD, wintypes.BOO
 release_semaphore = _declare(
     "ReleaseSemaphore", wintypes.BOOL, wintypes.HANDLE, wintypes.LONG, ctypes.c_void_p
 )
+create_mutex = _declare(
+    "CreateMutexExW", Handle, ctypes.c_void_p, wintypes.LPCWSTR, wintypes.DWORD, wintypes.DWORD
+)
+release_mutex = _declare("ReleaseMutex", wintypes.BOOL, wintypes.HANDLE)
 create_mapping = _declare(
     "CreateFileMappingW",
     Handle,
@@ -150,6 +171,7 @@ open_mapping = _declare("OpenFileMappingW", Handle, wintypes.DWORD, wintypes.BOO
 map_view = _declare(
     "MapViewOfFile", View, wintypes.HANDLE, wintypes.DWORD, wintypes.DWORD, wintypes.DWORD, ctypes.c_size_t
 )
+flush_view = _declare("FlushViewOfFile", wintypes.BOOL, ctypes.c_void_p, ctypes.c_size_t)
 virtual_query = _declare(
     "VirtualQuery", ctypes.c_size_t, ctypes.c_void_p, ctypes.POINTER(MemoryBasicInformation), ctypes.c_size_t
 )
@@ -174,6 +196,17 @@ query_semaphore.argtypes = (
     wintypes.HANDLE,
     ctypes.c_int,
     ctypes.POINTER(SemaphoreInformation),
+    wintypes.ULONG,
+    ctypes.c_void_p,
+)
+
+# Nothing else tells whether this thread has a mutex; a wait for it would succeed once more.  As old as that.
+query_mutex = ctypes.WinDLL("ntdll").NtQueryMutant
+query_mutex.restype = wintypes.LONG
+query_mutex.argtypes = (
+    wintypes.HANDLE,
+    ctypes.c_int,
+    ctypes.POINTER(MutexInformation),
     wintypes.ULONG,
     ctypes.c_void_p,
 )
