@@ -414,7 +414,8 @@ class _Life:
 
     @_remembered
     def dying(self) -> _Life:
-        return self._become(node=self.node.grave(), buffer=(), tentative=0, copied=frozenset(), asleep=False, dead=True)
+        nothing: dict[str, Any] = {"buffer": (), "tentative": 0, "copied": frozenset(), "asleep": False}
+        return self._become(node=self.node.grave(), dead=True, **nothing)
 
 
 _Lives = tuple[_Life, ...]
@@ -678,7 +679,8 @@ class Exploration:
                 yield None, _put(lives, i, life.ordered()), memory
         elif kind == "barrier everywhere":
             assert self._fences
-            if not life.buffer and all([len(other.buffer) == other.tentative for other in lives if other is not life]):
+            made = [len(other.buffer) - other.tentative for other in lives]
+            if not life.buffer and not any(made):
                 yield None, tuple(other.ordered() for other in lives), memory
         elif kind == "block for a while":
             if life.buffer:

@@ -128,7 +128,7 @@ class Bells:
         self.drain()
 
     def listen(self, *others: Bells) -> list[Bells] | None:
-        """Those of these bells that have rung, once some have, none after a while; None: nobody is left to ring."""
+        """Those of these bells that have rung, none after a while; None when nobody is left to ring."""
         both = [self, *others]
         names = [each._world.bells[each._world.role] for each in both]
         quiet = [cell for each in both for cell in each.quiet()]
@@ -290,9 +290,11 @@ class World:
         return self._now
 
     def fence(self) -> None:
-        """A barrier of all actors."""
-        if self._fences:
+        """A barrier of all actors; of this one where nobody is rung for, and so nobody relies on more."""
+        if self._fences and self.parking:
             self.machine.barrier_everywhere()
+        elif self._fences:
+            self.machine.barrier()
 
     def give_way(self) -> None:
         """Nothing: others run anyway."""
@@ -346,7 +348,9 @@ class Process(World):
     a checkpoint is need not be said.
     """
 
-    def __init__(self, machine: Machine, number: int, kind: Any, capacity: int, pids: list[int], **options: Any):
+    def __init__(
+        self, machine: Machine, number: int, kind: Any, capacity: int, pids: list[int], **options: Any
+    ) -> None:
         super().__init__(machine, kind.role, pids, kept=False, parking=True, excludes=True, **options)
         self.number = number
         self.claims, self.bells = claims_of(number), bells_of(number)
@@ -418,7 +422,7 @@ class CheckpointWaiter(Waiter):
 
     _clock: Any
 
-    def rest(self, known: int) -> int:
+    def rest(self, known: int, yielded: float = 0.0) -> int:
         """Nothing here: what it learns would make too many histories.  It parks as `park` does."""
         return known
 
@@ -443,11 +447,11 @@ class RestingWaiter(CheckpointWaiter):
         super().__init__(*arguments)
         self._at_first = {name: value for name, value in vars(self).items() if type(value) in (int, float)}
 
-    def rest(self, known: int) -> int:
+    def rest(self, known: int, yielded: float = 0.0) -> int:
         self._clock.checkpoint()
-        counter = Waiter.rest(self, known)
+        counter = Waiter.rest(self, known, yielded)
         vars(self).update(self._at_first)
-        self._half.eager = 0
+        self._half.eager, self._half.yields, self._half.spins = 0, True, False
         self._clock.checkpoint(counter, self._began is None)
         return counter
 

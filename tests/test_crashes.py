@@ -1,8 +1,8 @@
 """The crash matrix: who is killed outright, when, and what the other end then meets.
 
 Each row runs two real processes and a kill; then the name must work at once.
-Who waits is killed, or stopped, in each way of waiting.  And a storm of kills
-against one persistent stream.
+Who waits is killed, or stopped, in each way of waiting.  And storms of kills
+against persistent streams.
 """
 
 import os
@@ -186,13 +186,19 @@ class Matrix(ChannelTest):
         self.exchange()
 
 
-class Asleep(ChannelTest):
-    """One of two is killed while it waits, or while the other waits, in each way that there is to wait."""
-
+class WaysTest(ChannelTest):
     def parked(self, end):
         """Whether that end of this process sleeps until it is rung for."""
         half = end._link.half
         return half.words[half.own_calls] & layout.PARKED
+
+    def peer_parked(self, end):
+        """Whether the other end does."""
+        return end._link.half.called & layout.PARKED
+
+
+class Asleep(WaysTest):
+    """One of two is killed while it waits, or while the other waits, in each way that there is to wait."""
 
     def check_nothing_stays(self):
         """Once the survivor has left."""
@@ -209,7 +215,7 @@ class Asleep(ChannelTest):
                 )
                 sender = mmapipc.Sender(self.name, timeout=DEADLINE)
                 sender.write(b"a")
-                eventually(lambda: not sender.in_flight and sender._link.half.called & layout.PARKED, "it waits")
+                eventually(lambda: not sender.in_flight and self.peer_parked(sender), "it waits")
                 child.kill()
                 with self.assertRaises(mmapipc.ReceiverGone):
                     sender.check_receiver()
@@ -227,7 +233,7 @@ class Asleep(ChannelTest):
                     "end.write(b'abcd'); until_ready(end); end.write(b'e')"
                 )
                 with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
-                    eventually(lambda: receiver._link.half.called & layout.PARKED, "it waits")
+                    eventually(lambda: self.peer_parked(receiver), "it waits")
                     child.kill()
                     self.assertEqual(receiver.read(9), b"abcd")
                     with self.assertRaises(mmapipc.SenderDied):
@@ -237,7 +243,9 @@ class Asleep(ChannelTest):
     def test_a_receiver_waits_for_one_that_is_killed(self):
         for way in WAYS:
             with self.subTest(way):
-                child = self.python("end = mmapipc.Sender(name); end.write(b'a'); sys.stdin.read()", stdin=subprocess.PIPE)
+                child = self.python(
+                    "end = mmapipc.Sender(name); end.write(b'a'); sys.stdin.read()", stdin=subprocess.PIPE
+                )
                 with mmapipc.Receiver(self.name, timeout=DEADLINE) as end:
                     self.assertEqual(end.read(1), b"a")
                     until_ready = here(way)
@@ -256,7 +264,9 @@ class Asleep(ChannelTest):
     def test_a_sender_waits_for_one_that_is_killed(self):
         for way in SENDING:
             with self.subTest(way):
-                child = self.python("end = mmapipc.Receiver(name); end.peek(4); say('up'); sys.stdin.read()", stdin=subprocess.PIPE)
+                child = self.python(
+                    "end = mmapipc.Receiver(name); end.peek(4); say('up'); sys.stdin.read()", stdin=subprocess.PIPE
+                )
                 end = mmapipc.Sender(self.name, capacity=4, timeout=DEADLINE)
                 end.write(b"abcd")
                 self.assertEqual(child.line(), "up")
@@ -291,7 +301,7 @@ class Asleep(ChannelTest):
 
 
 @unittest.skipIf(WINDOWS, "POSIX only: SIGSTOP")
-class Stopped(ChannelTest):
+class Stopped(WaysTest):
     """One of two is stopped in the middle of a wait, and goes on later: every byte arrives."""
 
     def stopped(self, child, move):
@@ -305,7 +315,8 @@ class Stopped(ChannelTest):
         for way in WAYS:
             with self.subTest(way):
                 child = self.python(
-                    f"{function(way)}\nend = mmapipc.Receiver(name, timeout=60)\nbuffer = bytearray(9)\ngot = b''\n"
+                    f"{function(way)}\n"
+                    "end = mmapipc.Receiver(name, timeout=60); buffer = bytearray(9); got = b''\n"
                     "while True:\n"
                     "    until_ready(end)\n"
                     "    count = end.readinto(buffer)\n"
@@ -315,9 +326,9 @@ class Stopped(ChannelTest):
                 )
                 with mmapipc.Sender(self.name, capacity=2, timeout=DEADLINE) as sender:
                     for number in range(10):
-                        eventually(lambda: not sender.in_flight and sender._link.half.called & layout.PARKED, "it waits")
+                        eventually(lambda: not sender.in_flight and self.peer_parked(sender), "it waits")
                         self.stopped(child, lambda: sender.write(b"%d" % number))
-                    eventually(lambda: not sender.in_flight and sender._link.half.called & layout.PARKED, "it waits")
+                    eventually(lambda: not sender.in_flight and self.peer_parked(sender), "it waits")
                     self.stopped(child, sender.finish)
                 self.assertEqual(child.end(), (0, b"0123456789\n", ""))
 
@@ -333,7 +344,7 @@ class Stopped(ChannelTest):
                 got = []
                 with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
                     for _ in range(9):
-                        eventually(lambda: receiver.in_flight and receiver._link.half.called & layout.PARKED, "it waits")
+                        eventually(lambda: receiver.in_flight and self.peer_parked(receiver), "it waits")
                         self.stopped(child, lambda: got.append(receiver.read(1)))
                     got.append(receiver.readall())
                 self.assertEqual(b"".join(got), b"0123456789")
@@ -355,7 +366,6 @@ class Stopped(ChannelTest):
                     with self.subTest(way, end=end):
                         until_ready = here(way)
                         moved = bytearray(1)
-                        half = end._link.half
 
                         def move(end=end, until_ready=until_ready, moved=moved):
                             until_ready(end)
@@ -363,7 +373,7 @@ class Stopped(ChannelTest):
 
                         os.kill(child.pid, signal.SIGSTOP)
                         waiting = Background(move)
-                        eventually(lambda: half.words[half.own_calls] & layout.PARKED, "it waits")
+                        eventually(lambda: self.parked(end), "it waits")
                         child.feed(b"send\n" if end is receiver else b"take\n")
                         os.kill(child.pid, signal.SIGCONT)
                         self.assertEqual(waiting.result(), 1)
@@ -375,10 +385,17 @@ class Stopped(ChannelTest):
         self.assertEqual(child.end(), (0, b"", ""))
 
 
+STREAMS = 2  # each with a storm of its own
+ROUNDS = int(os.environ.get("MMAPIPC_STORM", "200" if os.name != "nt" else "40"))
+
+
 class Storm(ChannelTest):
     def test_kills_at_random_moments_lose_and_double_nothing(self):
-        rounds = int(os.environ.get("MMAPIPC_STORM", "200" if os.name != "nt" else "40"))
         seed = int(os.environ.get("MMAPIPC_SEED", "0")) or random.SystemRandom().randrange(1, 2**32)
+        self.side_by_side(Storm.storm, range(seed, seed + STREAMS))
+
+    def storm(self, seed):
+        rounds = ROUNDS // STREAMS
         chance = random.Random(seed)
         target = self.folder / "target"
         # The stream is made as it goes: seeded blocks, until the storm is over.

@@ -37,7 +37,7 @@ def run(kind, at, path):
     try:
         sys.setprofile(tick)
         try:
-            end = opener(name, timeout=60, file=path, **options)
+            end = opener(name, timeout=DEADLINE, file=path, **options)
         finally:
             sys.setprofile(None)
             if len(moments) < at:
@@ -58,7 +58,7 @@ class HomesTest(FileChannelTest):
         """How it goes when another process opens an end of the channel in the file."""
         code = f"""
 try:
-    with mmapipc.{kind}(name, timeout=60, file={path!r}) as end:
+    with mmapipc.{kind}(name, timeout=DEADLINE, file={path!r}) as end:
         {code or 'pass'}
     say('opened')
 except mmapipc.ChannelError as error:
@@ -95,7 +95,7 @@ class Races(HomesTest):
 say('ready')
 for line in sys.stdin:
     try:
-        with mmapipc.Sender(sys.argv[2], capacity=100, timeout=60, file=line.rstrip()) as sender:
+        with mmapipc.Sender(sys.argv[2], capacity=100, timeout=DEADLINE, file=line.rstrip()) as sender:
             sender.write(sys.argv[2].encode())
         say('opened')
     except mmapipc.ChannelError as error:
@@ -292,19 +292,19 @@ class Spellings(HomesTest):
         code = f"""
 import threading
 folder, twice = sys.argv[2:]
-with mmapipc.Sender(name, timeout=60, file=folder + '/ring') as sender:
+with mmapipc.Sender(name, timeout=DEADLINE, file=folder + '/ring') as sender:
     for kind in (mmapipc.Sender, mmapipc.Receiver):
         try:
-            with mmapipc.Receiver(name, timeout=60, file=folder + '/ring') as receiver:
-                kind(name, timeout=60, file=twice + '/ring')
+            with mmapipc.Receiver(name, timeout=DEADLINE, file=folder + '/ring') as receiver:
+                kind(name, timeout=DEADLINE, file=twice + '/ring')
         except mmapipc.RoleTaken as error:
             say(error)
 def receive():
-    with mmapipc.Receiver(name, timeout=60, file=twice + '/new') as receiver:
+    with mmapipc.Receiver(name, timeout=DEADLINE, file=twice + '/new') as receiver:
         say(receiver.read())
 waiting = threading.Thread(target=receive)
 waiting.start()
-with mmapipc.Sender(name, timeout=60, file=folder + '/new') as sender:
+with mmapipc.Sender(name, timeout=DEADLINE, file=folder + '/new') as sender:
     sender.write(b'new')
 waiting.join()
 """

@@ -125,6 +125,7 @@ class Stream:
     def connect(self, machine, number, kind, **options):
         """The link of that actor, not yet there, and the world around it."""
         self.running = number
+        ring.wrote = ring.rang = False  # of another actor's process
         world = World(
             machine,
             kind.role,
@@ -775,7 +776,8 @@ class Machines(unittest.TestCase):
 
     def outcomes(self, order, *actors):
         found = set()
-        Exploration(list(actors), order=order, fences=True, end=lambda outcome: found.add(outcome.results)).run()
+        actors = list(actors)
+        Exploration(actors, order=order, fences=True, end=lambda outcome: found.add(outcome.results)).run()
         return found
 
     def test_a_message(self):

@@ -27,7 +27,7 @@ from .test_interleavings import GONE, OF_RECEIVER, OF_SENDER, met
 
 CONSTANT = (layout.SENDER_PID, layout.RECEIVER_PID, layout.RECEIVERS)
 
-# Ways to wait for an answer, within a read; two of them make no fence, so one that may be too long is a fault.
+# Ways to wait for an answer, within a read.  These make no fence, and one of them may last: a fault.
 UNFENCED = {"at once": lambda bells: bells.sleep_briefly, "at once, for ever": lambda bells: bells.sleep}
 ASKS = ("answer", *UNFENCED)
 
@@ -35,10 +35,11 @@ ASKS = ("answer", *UNFENCED)
 class Streams:
     """One case: streams that are under way, how their ends wait, and what is amiss.
 
-    In each of `streams` a sender writes pieces of the sizes in `writes`; one
-    process receives all of the streams.  `sends` and `receives` say how each
-    waits, see `WAYS`.  With `stale` bells each has been rung.  When the first
-    of them is `silent` it says nothing until the receiver has the other stream.
+    In each of `streams` a sender writes pieces of the sizes in `writes`, the
+    second one piece less; one process receives all of the streams.  `sends` and
+    `receives` say how each waits, see `WAYS`.  With `stale` bells each has been
+    rung.  When the first sender is `silent` it says nothing until the receiver
+    has the other stream.
     `patched` are objects, names in them, and what is in their place.
     """
 
@@ -148,7 +149,7 @@ class Streams:
         half, payload, at = world.link.half, self.payloads[number], 0
         bell = self.bell(world.link)
         try:
-            for size in self.writes:
+            for size in self.writes[number - 1 :]:
                 world.where = "write", at
                 self.get_ready(world, self.sends, bell)
                 world.checkpoint()
@@ -339,7 +340,7 @@ class Streams:
 
 
 class RoundTrips(Streams):
-    """Two processes, each the sender of one stream and the receiver of another: a question, an answer, and so on."""
+    """Two processes: each sends one stream and receives the other, a question, an answer, and so on."""
 
     def __init__(self, questions, habits=("answer", "answer"), **options):
         super().__init__(1, (1,) * questions, streams=2, **options)
@@ -403,7 +404,8 @@ class RoundTrips(Streams):
                 raise Violation(f"{type(result).__name__}: {result}") from result
         asked, answered = outcome.results
         if not any(outcome.dead):
-            if outcome.results != ("asked", "whole") or outcome.outputs != (self.payloads[2], self.payloads[1]):
+            outputs = self.payloads[2], self.payloads[1]
+            if outcome.results != ("asked", "whole") or outcome.outputs != outputs:
                 raise Violation(f"{outcome.results}, {outcome.outputs}")
         elif not {asked, answered} <= {None, "asked", "whole", *GONE}:
             raise Violation(f"{outcome.results}")
@@ -427,10 +429,7 @@ class Waits(unittest.TestCase):
 
     def test_for_an_answer(self):
         for capacity, habits, end in (
-            (1, ("answer",), "finish"),
-            (1, ("at once",), "finish"),
-            (1, ("stream", "at once"), "abort"),
-            (2, ("answer", "at once"), "abort"),
+            (1, ("answer", "at once"), "abort"),
             (2, ("at once", "answer"), "finish"),
         ):
             with self.subTest(habits=habits, capacity=capacity):
@@ -443,9 +442,8 @@ class Waits(unittest.TestCase):
                     self.explore(Streams(1, (1, 1), receives=habit, stale=True), deaths=(victim,))
 
     def test_round_trips(self):
-        for habits in (("answer", "answer"), ("at once", "answer")):
-            with self.subTest(habits=habits):
-                self.explore(RoundTrips(2, habits))
+        self.explore(RoundTrips(2, ("at once", "answer")))
+        self.explore(RoundTrips(1, ("answer", "answer")))
         self.explore(RoundTrips(1, ("at once", "at once")))
         for victim in (0, 1):
             with self.subTest(victim=victim):
@@ -456,7 +454,7 @@ class Waits(unittest.TestCase):
             with self.subTest(way=way):
                 self.explore(Streams(1, (1, 1, 1), receives=way))
                 self.explore(Streams(1, (1, 1), receives=way, stale=True, end="abort"))
-                self.explore(Streams(1, (1, 1, 1), sends=way))
+                self.explore(Streams(1, (1, 1), sends=way))
                 self.explore(Streams(1, (1, 1, 1), sends=way, stale=True, leaves_after=1))
 
     def test_of_an_event_loop_whose_peer_dies(self):
@@ -464,7 +462,8 @@ class Waits(unittest.TestCase):
             for victim in (0, 1):
                 with self.subTest(way=way, victim=victim):
                     self.explore(Streams(1, (1, 1), receives=way), deaths=(victim,))
-                    self.explore(Streams(1, (1, 1), sends=way), deaths=(victim,))
+                    if way in ("arm", "wait"):
+                        self.explore(Streams(1, (1, 1), sends=way), deaths=(victim,))
 
     def test_of_both_ends_in_an_event_loop(self):
         for way in ("arm", "disarm"):
@@ -482,7 +481,7 @@ class Waits(unittest.TestCase):
         for way in ("answer", "at once", *Streams.WAYS):
             with self.subTest(way=way):
                 self.explore(Streams(1, (1, 1), receives=way, ordered=False, end="abort"), order="weak")
-        for way in Streams.WAYS:
+        for way in ("arm", "wait"):
             with self.subTest(sends=way):
                 self.explore(Streams(1, (1, 1), sends=way, ordered=False, end="abort"), order="weak")
         self.explore(RoundTrips(1, ordered=False), order="weak")
@@ -494,8 +493,8 @@ class Waits(unittest.TestCase):
 class Rests(RestingWaiter):
     """`rest` in short, with what a subclass leaves out or turns round."""
 
-    def rest(self, known):
-        if not ring.wrote:
+    def rest(self, known, yielded=0.0):
+        if not (ring.wrote or yielded):
             return known
         ring.wrote = False
         self._rest(known)
@@ -582,7 +581,9 @@ class BelievesThatNothingCameWhileItWasArmed(Bell):
         self._was_armed = True
 
 
-class RingsBeforeItPublishes(Producer):
+class HastySender(Producer):
+    """Rings before it stores the counter."""
+
     def write(self, data):
         with self._next_free(1) as place:
             place[:] = data
@@ -595,7 +596,9 @@ class RingsBeforeItPublishes(Producer):
         return 1
 
 
-class RingsBeforeItAcknowledges(Consumer):
+class HastyReceiver(Consumer):
+    """The same."""
+
     def readinto(self, buffer):
         if not self._published - self.sequence and not self._more():
             return 0
@@ -613,6 +616,11 @@ def ring_for_what_it_knows(self, calls):
     """As it was once: who parks again, just before it is rung for, is rung for now and not then."""
     if calls & layout.PARKED:
         self._ring(calls)
+
+
+def say_no_counter(known):
+    """In the place of `layout.parked`."""
+    return layout.PARKED
 
 
 def say_nothing(self):
@@ -671,17 +679,25 @@ FAULTS = (
         Streams(1, (1,), receives="answer", waiter=RestsWithoutASecondLook),
         {},
     ),
-    ("no look at the state before such a sleep", Streams(1, (1,), receives="answer", waiter=RestsOverTheEnd), {}),
+    (
+        "no look at the state before such a sleep",
+        Streams(1, (1,), receives="answer", waiter=RestsOverTheEnd),
+        {},
+    ),
     ("no fence before such a sleep", Streams(1, (1,), receives="answer", fence=False), {}),
     ("a sleep without a fence that may last", Streams(1, (1,), receives="at once, for ever"), {}),
     *(
-        (f"the ring comes before the counter, {way}", Streams(1, (1, 1), receives=way, producer=RingsBeforeItPublishes), {})
+        (
+            f"the ring comes before the counter, {way}",
+            Streams(1, (1, 1), receives=way, producer=HastySender),
+            {},
+        )
         for way in ("stream", "answer", "arm", "wait", "poll")
     ),
     *(
         (
             f"the ring comes before the counter, {way} to send",
-            Streams(1, (1, 1), sends=way, consumer=RingsBeforeItAcknowledges),
+            Streams(1, (1, 1), sends=way, consumer=HastyReceiver),
             {},
         )
         for way in ("stream", "arm", "wait", "poll")
@@ -701,7 +717,7 @@ FAULTS = (
     ),
     (
         "the calls do not say which counter is known",
-        Streams(1, (1, 1), sends="wait", receives="arm", patched=((layout, "parked", lambda known: layout.PARKED),)),
+        Streams(1, (1, 1), sends="wait", receives="arm", patched=((layout, "parked", say_no_counter),)),
         {},
     ),
     *(
@@ -712,7 +728,11 @@ FAULTS = (
         )
         for way in ("stream", "answer", "arm", "wait", "poll")
     ),
-    ("a ring that is stale is news, poll", Streams(1, (1,), receives="poll", stale=True, waiter=TakesARingForNews), {}),
+    (
+        "a ring that is stale is news, poll",
+        Streams(1, (1,), receives="poll", stale=True, waiter=TakesARingForNews),
+        {},
+    ),
     (
         "a ring that is stale is news, wait",
         Streams(1, (1,), receives="wait", stale=True, patched=((together, "wait", wait_for_a_ring),)),
@@ -723,7 +743,11 @@ FAULTS = (
         Streams(1, (1, 1), receives="wait", patched=((together, "wait", wait_for_a_ring),)),
         {},
     ),
-    ("rings are forgotten after the look, arm", Streams(1, (1,), receives="arm", waiter=DrainsAfterItsLook), {}),
+    (
+        "rings are forgotten after the look, arm",
+        Streams(1, (1,), receives="arm", waiter=DrainsAfterItsLook),
+        {},
+    ),
     (
         "rings are forgotten after the look, wait",
         Streams(1, (1,), receives="wait", patched=((together, "wait", drain_after_the_look),)),

@@ -23,7 +23,7 @@ from mmapipc import Mapping
 from mmapipc._meeting import homes
 from mmapipc._system import names, system
 
-from .helpers import WINDOWS, ChannelTest, Child, eventually, noise
+from .helpers import DEADLINE, WINDOWS, ChannelTest, Child, eventually, noise
 from .test_names import NAMES
 from .test_shortage import DROP_ROOT, LINUX
 
@@ -978,12 +978,12 @@ class OtherKinds(MappingTest):
 
     @unittest.skipIf(WINDOWS, "POSIX only: files can be locked by anybody")
     def test_a_file_that_stays_locked(self):
-        from mmapipc._system.posix import locks
+        from mmapipc._system.posix import locks, memory
 
         place = system.place(self.name).location
         with open(os.open(place, os.O_CREAT | os.O_RDWR, 0o600), "r+b", buffering=0) as file:
             self.assertTrue(locks.lock(file))
-            with mock.patch("mmapipc._system.posix.memory._MAKING", 0.05):
+            with mock.patch.object(memory, "_MAKING", 0.05):
                 with self.refused(mmapipc.MemoryRefused, place):
                     Mapping(self.name, 10)
         self.assertTrue(self.gone())
@@ -1022,7 +1022,7 @@ class Channels(MappingTest):
     def test_the_name_of_a_mapping(self):
         with Mapping(self.name, 10_000) as made:
             with mock.patch.object(homes, "_LINGER", 3), self.refused(mmapipc.MemoryRefused, "still holds memory"):
-                mmapipc.Sender(self.name, timeout=60)
+                mmapipc.Sender(self.name, timeout=DEADLINE)
             with self.refused(mmapipc.ChannelTimeout):
                 mmapipc.Receiver(self.name, timeout=0)
             made.buf[:] = noise(10_000)

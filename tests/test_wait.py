@@ -15,7 +15,7 @@ import mmapipc
 from mmapipc._ring import layout
 from mmapipc._system import system
 
-from .helpers import DEADLINE, WINDOWS, Background, ChannelTest, eventually, open_handles, needs_bells
+from .helpers import DEADLINE, WINDOWS, Background, ChannelTest, alone, eventually, open_handles, needs_bells
 
 if WINDOWS:
     from mmapipc._system.windows import bells
@@ -490,6 +490,7 @@ class Bells(WaitTest):
         with self.assertRaises(mmapipc.SenderDied):
             receiver.read(1)
 
+    @alone
     @unittest.skipIf(WINDOWS, "POSIX only: add_reader")
     def test_asyncio_loses_no_ring(self):
         count, missed = 3000, []
@@ -539,6 +540,7 @@ class Bells(WaitTest):
         # (A look may come just between the peer's counter and its ring.)
         self.assertLess(len(missed), 5)
 
+    @alone
     def test_wait_loses_no_ring(self):
         child = self.python(ECHOES)
         late = 0

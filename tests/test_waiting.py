@@ -244,7 +244,7 @@ class Waits(ChannelTest):
         with self.both(capacity=4) as (sender, receiver):
             rung = []
             for end in sender, receiver:
-                end._link.waiter.bells.ring = lambda end=end: rung.append(end)
+                end._link.half.ring = lambda end=end: rung.append(end)
             words = sender._link.half.words
             # The peer took the byte, and parks at its counter, before this end looks at the calls.
             words[layout.RECEIVER_CALLS] = layout.parked(1)

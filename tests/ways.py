@@ -1,4 +1,4 @@
-"""The ways in which an end waits, as code: tests run it here, and in processes that are killed, or stopped, in it."""
+"""The ways in which an end waits, as code: to be run here, and in processes that are killed, or stopped."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ LONGEST = 500
 def function(way: str, longest: int = LONGEST) -> str:
     """The source of `until_ready(end)`, which waits in that way."""
     body = WAYS[way].replace("LONGEST", str(longest)) or "pass"
-    return "import os\ndef until_ready(end):\n" + "".join(f"    {line}\n" for line in body.splitlines() if line)
+    lines = [f"    {line}\n" for line in body.splitlines() if line]
+    return "import os\ndef until_ready(end):\n" + "".join(lines)
 
 
 def here(way: str, longest: int = LONGEST) -> Any:

@@ -439,7 +439,7 @@ class Producer(Half):
                         words[_WRITE_SEQ] = end
                         calls = words[_RECEIVER_CALLS]
                         if calls and calls != self.rung:
-                            if calls & layout.PARKED and not wrote:
+                            if not wrote and calls & layout.PARKED and calls >> 1 != end:
                                 # As the link answers who waits for a message; here, as in `readinto`.
                                 self.ring()
                                 self.rung = calls

@@ -232,12 +232,13 @@ class FileRoles:
 
     def tidy(self, file: io.FileIO, memory: bool) -> bool:
         """Remove the bells if nobody else has a role; returns as above.  The file is the user's, and stays."""
+        tidied = False
         with contextlib.suppress(OSError, ChannelError):
             if locks.lock(file, _ALL):
                 try:
                     _remove_bells(self.bells_place(file))
-                    return True
+                    tidied = True
                 finally:
                     locks.unlock(file)
-                    _remove_bells_left()
-        return False
+            _remove_bells_left()
+        return tidied
