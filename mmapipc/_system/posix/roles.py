@@ -231,7 +231,7 @@ class FileRoles:
         return Place(self.place.name, inode_path(os.fstat(file.fileno())))
 
     def tidy(self, file: io.FileIO, memory: bool) -> bool:
-        """Remove the bells if nobody else has a role; returns as above.  The file is the user's, and stays."""
+        """Remove the bells if nobody else has a role; return as above.  The file is the user's: it stays."""
         tidied = False
         with contextlib.suppress(OSError, ChannelError):
             if locks.lock(file, _ALL):
