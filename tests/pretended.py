@@ -104,6 +104,10 @@ class Bells:
     def ring_own(self) -> None:
         """Nothing: no other thread sleeps."""
 
+    def are_shared(self) -> bool:
+        """True."""
+        return True
+
     def watch(self, pid: int) -> bool:
         """False: whoever sleeps wakes when somebody has died."""
         return False

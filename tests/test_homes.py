@@ -535,3 +535,29 @@ class Killed(HomesTest):
         self.assertEqual(sorted(os.listdir(self.memory)), sorted(set(there) - set(killed)))
         other.abort()
         self.assertEqual(os.listdir(self.memory), [])
+
+
+@unittest.skipIf(WINDOWS, "POSIX only: bells are files in a directory")
+class OtherDirectories(HomesTest):
+    def test_ends_that_cannot_ring_each_other_look_by_themselves(self) -> None:
+        # Each has bells of its own, as in two containers that share a folder.
+        memory = self.folder / "memory"
+        memory.mkdir()
+        code = f"""
+os.environ['MMAPIPC_DIR'] = {str(memory)!r}
+with mmapipc.Receiver(name, file={self.path!r}, timeout=60) as receiver:
+    while receiver.read(1) == b'x':
+        say(receiver._link.waiter.spans[1])
+"""
+        with self.sender(capacity=100) as sender:
+            receiver = self.python(code)
+
+            def longest_sleep() -> float:
+                sender.write(b"x")
+                seconds = float(receiver.line())
+                eventually(lambda: sender._link.half.called & layout.PARKED, "it sleeps")
+                return seconds
+
+            eventually(lambda: longest_sleep() <= 0.04, "it does not wait for a bell")
+        self.assertEqual(receiver.end(), (0, b"", ""))
+        self.assertEqual(os.listdir(memory), [])

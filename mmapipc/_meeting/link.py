@@ -111,6 +111,9 @@ class Link:
         pid = self.claim.holder(PEER[self.role])
         if pid is None or pid != self._pid_of_peer(self.mapped.words):
             return False
+        if self.bells is not None:
+            # Asked each time: a peer that is just opening has not got its bells yet.
+            self.waiter.use(self.bells if self.bells.are_shared() else None, self._timeout)
         self.waiter.watch(pid)
         return True
 

@@ -178,12 +178,8 @@ class Waiter:
         self._clock = clock
         half.now, half.give_way = clock.now, clock.give_way  # type: ignore[method-assign]
         self._now = clock.now
-        self.bells: Bells | Naps = bells or Naps(clock)
-        half.ring = self.bells.ring  # type: ignore[method-assign]
+        self.use(bells, None)
         half.rest = self.rest  # type: ignore[method-assign]
-        # Seconds: the first sleep; the longest.  How many times longer each is than the one before.
-        self.spans = (_FIRST_PARK, _LONGEST_PARK) if bells else (_FIRST_NAP, _LONGEST_NAP)
-        self._growth = _PARK_GROWTH if bells else GROWTH
         self._fenced = fenced
         self._next_probe = 0.0
         self._parks = 0
@@ -195,6 +191,15 @@ class Waiter:
         self._yields = _YIELDS
         self._ban = _FIRST_BAN
         self._retry = _FIRST_RETRY
+
+    def use(self, bells: Bells | None, timeout: float | None) -> None:
+        """Sleep by these bells from now on, without any take naps; `timeout` as for `limit`."""
+        self.bells: Bells | Naps = bells or Naps(self._clock)
+        self._half.ring = self.bells.ring  # type: ignore[method-assign]
+        # Seconds: the first sleep; the longest.  How many times longer each is than the one before.
+        self.spans = (_FIRST_PARK, _LONGEST_PARK) if bells else (_FIRST_NAP, _LONGEST_NAP)
+        self._growth = _PARK_GROWTH if bells else GROWTH
+        self.limit(timeout)
 
     def limit(self, timeout: float | None) -> None:
         """Let `rest` sleep no longer than so many seconds; not at all where nobody can wake it."""

@@ -182,6 +182,9 @@ class Bells(Protocol):
     def ring_own(self) -> object:
         """Ring this end's, for another thread that sleeps.  Raises ValueError, as above."""
 
+    def are_shared(self) -> bool:
+        """Whether another end has this end's bell open: it may have others, in another directory."""
+
     def watch(self, pid: int) -> bool:
         """Let a sleep end when that process does, once; return whether the system can."""
 
