@@ -440,6 +440,12 @@ class Waiter:
         if self.bells.watch(pid) and self._fenced:
             self.spans = (_WATCHED_PARK, _WATCHED_PARK)
 
+    def next_span(self, span: float) -> float:
+        """Seconds to the next look of a wait that is made elsewhere, after a span of so many; the first after 0."""
+        if not span:
+            return min(self.spans[0], _FIRST_PARK)
+        return min(max(self._growth * span, self.spans[0]), self.spans[1])
+
     def suspect(self) -> None:
         """Ask soon whether the peer lives: a ring was for what is over, or the peer's process has ended."""
         self._next_probe = 0.0

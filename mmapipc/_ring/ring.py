@@ -885,12 +885,11 @@ class Consumer(Half):
 
     # The next four are for who waits elsewhere: none of them does.
 
-    def find(self, separator: bytes, seen: int) -> int:
-        """Where the first separator ends among the bytes that are there, kept and unread ones; 0 if nowhere.
+    def find(self, separator: bytes, seen: int, there: int) -> int:
+        """Where the first separator ends among so many bytes that are there, kept and unread ones; 0 if nowhere.
 
-        None ends among the first `seen` bytes.
+        None ends among the first `seen` of them.
         """
-        there = self.available()
         overlap = len(separator) - 1
         step = max(_FIRST_SEARCH, 2 * overlap)
         start = max(0, seen - overlap)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import os
 import select
 import stat
@@ -17,11 +18,11 @@ from ..files import Descriptor, owned
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
-    import io
     from collections.abc import Callable, Sequence
     from typing import Any, NoReturn
 
 _FULL = 1 << 16  # bytes, that a FIFO holds at most
+AT_ONCE = sys.maxsize  # descriptors that a thread waits for
 
 
 class Bells:
@@ -90,8 +91,10 @@ class Bells:
 
     def drain(self) -> None:
         """See `contract.Bells`."""
-        with contextlib.suppress(BlockingIOError):
+        try:
             os.read(self._own.fileno(), _FULL)
+        except BlockingIOError:
+            pass
 
     def fileno(self) -> int:
         """See `contract.Bells`."""
@@ -146,6 +149,14 @@ def bells(own: str, peers: str) -> Bells | None:
         for file in opened:
             file.close()
         return None
+
+
+def own_bells() -> Bells:
+    """See `contract.System`."""
+    own, peers = map(io.FileIO, os.pipe(), ("r", "w"))
+    for file in (own, peers):
+        os.set_blocking(file.fileno(), False)
+    return Bells(own, peers)
 
 
 def _open(path: str) -> io.FileIO:
