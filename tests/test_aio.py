@@ -7,7 +7,7 @@ import os
 import random
 import subprocess
 import sys
-import time
+import threading
 import unittest
 from unittest import mock
 
@@ -16,7 +16,7 @@ from mmapipc import aio
 from mmapipc._meeting import looping, waiting
 from mmapipc._ring import layout
 
-from .helpers import DEADLINE, WINDOWS, ChannelTest, eventually, needs_bells, noise, open_handles
+from .helpers import DEADLINE, WINDOWS, ChannelTest, needs_bells, noise, open_handles
 from .test_wait import SENDS, no_bells
 
 # Sends its input as lines of hexadecimal digits say it.
@@ -607,10 +607,27 @@ class Streams(AioTest):
                 await receiver.read(9)
 
 
+    def test_an_end_can_outlive_its_loop(self):
+        async def leave_open():
+            sender = await aio.open_sender(self.name, capacity=1)
+            receiver = await aio.open_receiver(self.name)
+            reading = asyncio.ensure_future(receiver.read(1))
+            await self.asleep(receiver)
+            return sender, receiver, reading
+
+        with self.assertNoLogs() if hasattr(self, "assertNoLogs") else contextlib.nullcontext():
+            sender, receiver, reading = self.run_in_loop(leave_open())
+            before = open_handles()
+            sender.abort()
+            receiver.abort()
+            self.assertLess(open_handles(), before)
+        self.assertEqual([thread.name for thread in threading.enumerate() if thread.name == "mmapipc.aio"], [])
+
+
 class Cancelled(AioTest):
     """Cancelling at any moment takes nothing away."""
 
-    MOMENTS = 2000
+    MOMENTS = 300 if WINDOWS else 2000  # there the shortest sleep takes 16 ms
 
     async def cut_short(self, rng, call):
         """Let it run for a moment, then cancel it; its result, or None."""

@@ -213,10 +213,11 @@ class LoopWaiter:
         if helper is not None:
             helper.forget(heard)
             self._side.let_go(helper)
-        elif not self._loop.is_closed():
-            for which in heard:
-                self._loop.remove_reader(which)
-        self._wake()
+        if not self._loop.is_closed():
+            if helper is None:
+                for which in heard:
+                    self._loop.remove_reader(which)
+            self._wake()
 
 
 class _Side:
