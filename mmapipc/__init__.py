@@ -22,7 +22,8 @@ a ChannelError and also the built-in exception for the same trouble:
     LayoutError      the memory is damaged, or is no channel
 
 `wait` waits for several of them, and for other things, at once; event loops can
-wait for an end's `bell`.
+wait for an end's `bell`.  `mmapipc.aio`, which is imported by that name, has both
+ends for asyncio.
 `Mapping` is shared memory alone: ours by name, any program's by its tag name, or
 a file's; its `lock` guards it.
 

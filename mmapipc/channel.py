@@ -296,6 +296,31 @@ class Sender(_End):
         on_lost: Callable[[int], object] | None = None,
         wait_for_role: bool = False,
     ) -> None:
+        rendezvous.open(
+            self._opening(
+                name,
+                capacity=capacity,
+                timeout=timeout,
+                persist=persist,
+                file=file,
+                on_lost=on_lost,
+                wait_for_role=wait_for_role,
+            )
+        )
+        self._opened()
+
+    def _opening(
+        self,
+        name: str,
+        *,
+        capacity: int,
+        timeout: float | None,
+        persist: bool,
+        file: str | os.PathLike[str] | None,
+        on_lost: Callable[[int], object] | None,
+        wait_for_role: bool,
+    ) -> rendezvous.Beginning:
+        """What is to be attempted until it succeeds; `_opened` is to follow.  In one step they are `__init__`."""
         super().__init__(name)
         seconds = checked_seconds(name, timeout)
         capacity = operator.index(capacity)
@@ -304,7 +329,9 @@ class Sender(_End):
         self._link = SendingLink(
             home(name, file, wait_for_role), seconds, persistent=persist, on_lost=on_lost
         )
-        rendezvous.begin(self._link, capacity)
+        return rendezvous.Beginning(self._link, capacity)
+
+    def _opened(self) -> None:
         # One call less on the hot path, and nothing before the first step that counts; the methods
         # below have the descriptions.
         for method, calls in (("write", "write"), ("writelines", "write"), ("commit", "commit")):
@@ -468,9 +495,23 @@ class Receiver(_End):
         file: str | os.PathLike[str] | None = None,
         wait_for_role: bool = False,
     ) -> None:
+        rendezvous.open(self._opening(name, timeout=timeout, file=file, wait_for_role=wait_for_role))
+        self._opened()
+
+    def _opening(
+        self,
+        name: str,
+        *,
+        timeout: float | None,
+        file: str | os.PathLike[str] | None,
+        wait_for_role: bool,
+    ) -> rendezvous.Attaching:
+        """As of Sender."""
         super().__init__(name)
         self._link = ReceivingLink(home(name, file, wait_for_role), checked_seconds(name, timeout))
-        rendezvous.attach(self._link)
+        return rendezvous.Attaching(self._link)
+
+    def _opened(self) -> None:
         if type(self).readinto is Receiver.readinto:
             # One call less on the hot path; the method below has the description.
             self.readinto = self._link.half.readinto  # type: ignore[method-assign]

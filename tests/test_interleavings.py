@@ -147,7 +147,7 @@ class Stream:
         """As `Sender`."""
         link, world = self.connect(machine, number, SendingLink, persistent=self.persistent)
         try:
-            rendezvous.begin(link, self.capacity)
+            rendezvous.open(rendezvous.Beginning(link, self.capacity))
         except mmapipc.Undelivered:
             return "undelivered"
         except mmapipc.ChannelTimeout:
@@ -184,7 +184,7 @@ class Stream:
             machine.block_for_a_while((layout.MAGIC, 0))
         link, world = self.connect(machine, number, ReceivingLink)
         try:
-            rendezvous.attach(link)
+            rendezvous.open(rendezvous.Attaching(link))
         except mmapipc.ChannelTimeout:
             return "no stream"
         half = link.half

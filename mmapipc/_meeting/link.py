@@ -93,7 +93,16 @@ class Link:
         return self.mapped is not None and hasattr(self, "half")
 
     def wait(self) -> bool:
-        """Wait for the peer; whether there is something to move.  Raises at a broken end."""
+        """Wait for the peer; whether there is something to move, False at the end of the stream.
+
+        Raises what `raise_unless_fine` does.
+        """
+        verdict = self.waiter.until_moved(self.look, self.timeout)
+        self.raise_unless_fine(verdict, self.timeout)
+        return verdict is Verdict.READY
+
+    def raise_unless_fine(self, verdict: Verdict | None, timeout: float | None) -> None:
+        """Raise what the verdict means, None that `timeout` seconds have passed."""
         raise NotImplementedError
 
     def refuse_to_wait(self, size: int) -> None:
@@ -273,20 +282,12 @@ class SendingLink(Link):
             more, self._told_of = lost - self._told_of, lost
             self._on_lost(more)
 
-    def wait(self) -> bool:
-        """Wait for free bytes; True.
-
-        Raises ReceiverGone, ReceiverLeft, ChannelTimeout, NoSuchMapping, LayoutError.
-        """
-        self._raise_unless_fine(self.waiter.until_moved(self.look, self.timeout), self.timeout)
-        return True
-
     def refuse_to_wait(self, size: int) -> None:
         """Raise when the timeout is 0 and so many bytes do not fit now."""
         if self.timeout == 0:
             verdict = self.look(True)
             if size > self.half.capacity - self.half.in_flight:
-                self._raise_unless_fine(None if verdict is Verdict.READY else verdict, self.timeout)
+                self.raise_unless_fine(None if verdict is Verdict.READY else verdict, self.timeout)
 
     def _unheard(self, calls: int) -> None:
         # It left, or is not where it said that it sleeps.
@@ -298,16 +299,16 @@ class SendingLink(Link):
         verdict = self.look(True)
         # Bytes published and taken in the meantime are delivered.
         if self.half.in_flight and verdict is not None:
-            self._raise_unless_fine(verdict, None)
+            self.raise_unless_fine(verdict, None)
 
     def raise_if_gone(self) -> None:
         """Raise when the receiver is gone, also one that has taken every byte so far."""
         verdict = self.look(True)
         if verdict is not None:
-            self._raise_unless_fine(verdict, None)
+            self.raise_unless_fine(verdict, None)
 
-    def _raise_unless_fine(self, verdict: Verdict | None, timeout: float | None) -> None:
-        """Raise what the verdict means, None that `timeout` seconds have passed."""
+    def raise_unless_fine(self, verdict: Verdict | None, timeout: float | None) -> None:
+        """Raise ReceiverGone, ReceiverLeft or ChannelTimeout."""
         if verdict in (Verdict.READY, Verdict.END):
             return
         lost = self.half.in_flight
@@ -344,8 +345,8 @@ class SendingLink(Link):
             return
         verdict: Verdict | None = Verdict.READY
         while verdict is Verdict.READY:  # the receiver goes on taking
-            verdict = self._delivered(False) or self.waiter.until_moved(self._delivered, self.timeout)
-        self._raise_unless_fine(verdict, self.timeout)
+            verdict = self.delivered(False) or self.waiter.until_moved(self.delivered, self.timeout)
+        self.raise_unless_fine(verdict, self.timeout)
 
     def _deliver_to_disk(self) -> None:
         assert self.memory is not None
@@ -353,7 +354,7 @@ class SendingLink(Link):
         if self.half.in_flight:
             self.home.check_kept(self.memory)
 
-    def _delivered(self, probe: bool) -> Verdict | None:
+    def delivered(self, probe: bool) -> Verdict | None:
         """END once every byte is taken, None while that can still be."""
         self.hail()  # the receiver may have gone to sleep just when the end was marked
         verdict = self.look(probe)
@@ -369,7 +370,7 @@ class SendingLink(Link):
             self.half.shut(f"{self.name}: the stream was given up, because an earlier write failed")
             self.abort()
         if verdict is not None:
-            self._raise_unless_fine(verdict, None)
+            self.raise_unless_fine(verdict, None)
         raise StreamAborted(
             f"{self.name}: an earlier write failed, so the stream was given up and not finished"
         )
@@ -397,18 +398,12 @@ class ReceivingLink(Link):
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
         return super().look(probe)
 
-    def wait(self) -> bool:
-        """Wait for bytes; whether there are some, False at the end of the stream.
-
-        Raises StreamAborted, SenderDied, ChannelTimeout, LayoutError.
-        """
-        verdict = self.waiter.until_moved(self.look, self.timeout)
-        if verdict is Verdict.READY:
-            return True
-        if verdict is Verdict.END:
-            return False
+    def raise_unless_fine(self, verdict: Verdict | None, timeout: float | None) -> None:
+        """Raise StreamAborted, SenderDied or ChannelTimeout."""
+        if verdict in (Verdict.READY, Verdict.END):
+            return
         if verdict is None:
-            raise ChannelTimeout(f"{self.name}: the sender sent nothing for {self.timeout:g} s")
+            raise ChannelTimeout(f"{self.name}: the sender sent nothing for {timeout:g} s")
         truncated = f"the stream is not whole, it stops after {in_bytes(self.half.sequence)}"
         if verdict is Verdict.GAVE_UP:
             raise StreamAborted(f"{self.name}: the sender gave up; {truncated}")

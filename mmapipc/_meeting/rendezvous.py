@@ -21,32 +21,17 @@ if TYPE_CHECKING:
     from .._system.contract import Memory
 
 
-def begin(link: SendingLink, capacity: int) -> None:
-    """Begin a stream, once no receiver is attached to an earlier one.  Raises ChannelTimeout."""
-    beginning = _Beginning(link, capacity)
-    with _undone(link):
-        if not until(beginning.attempt, link.timeout, link.clock):
-            raise ChannelTimeout(
-                f"{link.name}: {beginning.obstacle} after {link.timeout:g} s; end it or wait longer"
-            )
-        link.join()
-
-
-def attach(link: ReceivingLink) -> None:
-    """Attach to a stream, once there is one that wants a receiver.  Raises ChannelTimeout."""
-    with _undone(link):
-        if not until(lambda: _attach(link), link.timeout, link.clock):
-            rival = _rival(link)
-            raise ChannelTimeout(
-                f"{link.name}: {rival} after {link.timeout:g} s; end it or wait longer"
-                if rival
-                else f"{link.name}: no sender came for {link.timeout:g} s; start one or wait longer"
-            )
+def open(opening: Beginning | Attaching) -> None:
+    """Attempt it until it has succeeded; the end then takes part in the stream.  Raises ChannelTimeout."""
+    link = opening.link
+    with undone(link):
+        if not until(opening.attempt, link.timeout, link.clock):
+            raise ChannelTimeout(opening.too_late)
         link.join()
 
 
 @contextlib.contextmanager
-def _undone(link: SendingLink | ReceivingLink) -> Iterator[None]:
+def undone(link: SendingLink | ReceivingLink) -> Iterator[None]:
     """Around what opens an end: should it fail, what was taken is given back."""
     try:
         yield
@@ -64,20 +49,25 @@ def _undone(link: SendingLink | ReceivingLink) -> Iterator[None]:
         raise
 
 
-class _Beginning:
-    """A sender's attempts to begin a stream; `obstacle` says what the last one met."""
+class Beginning:
+    """A sender's attempts to begin a stream, once no receiver is attached to an earlier one."""
 
     def __init__(self, link: SendingLink, capacity: int) -> None:
-        self._link = link
+        self.link = link
         self._home = link.home
         self._capacity = capacity
-        self.obstacle = "the file was removed again and again"
+        self._obstacle = "the file was removed again and again"  # what the last attempt met
+
+    @property
+    def too_late(self) -> str:
+        """What the error says when no attempt has succeeded in time."""
+        return f"{self.link.name}: {self._obstacle} after {self.link.timeout:g} s; end it or wait longer"
 
     def attempt(self) -> bool | None:
         """Begin; None while something is in the way."""
-        link, home = self._link, self._home
+        link, home = self.link, self._home
         if not _has_role(link):
-            self.obstacle = (
+            self._obstacle = (
                 _rival(link) or "a process that is just leaving, or that looks, still has the role"
             )
             return None
@@ -87,17 +77,17 @@ class _Beginning:
                 if not _is_at_home(link):
                     return None
                 if not allowed:
-                    self.obstacle = "a receiver that attaches to an earlier stream is still at it"
+                    self._obstacle = "a receiver that attaches to an earlier stream is still at it"
                     return None
                 if found is not None and self._is_attached(found):
-                    self.obstacle = "a receiver is still attached to an earlier stream"
+                    self._obstacle = "a receiver is still attached to an earlier stream"
                     return None
                 link.memory = home.renew(found, self._capacity)
             finally:
                 if found is not None and found is not link.memory:
                     found.close()
             if link.memory is None:
-                self.obstacle = "a process that is not attached still holds the memory of that name"
+                self._obstacle = "a process that is not attached still holds the memory of that name"
                 return None
             link.mapped = home.map(link.memory, self._capacity)
             stream_id = int.from_bytes(os.urandom(8), "little")
@@ -119,10 +109,30 @@ class _Beginning:
                 return False
             words, constant = known
             states.settle_sender(words, self._home.name)
-            if states.has_receiver(words, self._home.name) and self._link.peer_of(words):
+            if states.has_receiver(words, self._home.name) and self.link.peer_of(words):
                 return True
             self._home.check_taken(words, constant)
             return False
+
+
+class Attaching:
+    """A receiver's attempts to attach to a stream, once there is one that wants a receiver."""
+
+    def __init__(self, link: ReceivingLink) -> None:
+        self.link = link
+
+    @property
+    def too_late(self) -> str:
+        """What the error says when no attempt has succeeded in time."""
+        name, seconds = self.link.name, self.link.timeout
+        rival = _rival(self.link)
+        if rival:
+            return f"{name}: {rival} after {seconds:g} s; end it or wait longer"
+        return f"{name}: no sender came for {seconds:g} s; start one or wait longer"
+
+    def attempt(self) -> bool | None:
+        """Attach; None while there is no stream that wants a receiver."""
+        return _attach(self.link)
 
 
 def _attach(link: ReceivingLink) -> bool | None:

@@ -50,7 +50,7 @@ from .._system import system
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import TypeVar
 
     from .._system.contract import Bells
@@ -122,17 +122,23 @@ def until(poll: Callable[[], _T | None], timeout: float | None, clock: Clock) ->
     Sleeps in growing steps in between.  Returns None after `timeout` seconds
     (None: wait for ever), having polled once more at the end.
     """
-    start = clock.now()
-    nap = _FIRST_NAP
-    while True:
-        now = clock.now()
+    for nap in naps(timeout, clock):
         result = poll()
         if result is not None:
             return result
-        left = nap if timeout is None else start + timeout - now
-        if left <= 0:
-            return poll()
-        clock.sleep(min(nap, left))
+        clock.sleep(nap)
+    return poll()
+
+
+def naps(timeout: float | None, clock: Clock) -> Iterator[float]:
+    """How many seconds to sleep after each poll, in growing steps; after the last one comes one more poll."""
+    start = clock.now()
+    nap = _FIRST_NAP
+    left = nap
+    while left > 0:
+        if timeout is not None:
+            left = start + timeout - clock.now()
+        yield max(0.0, min(nap, left))
         nap = min(GROWTH * nap, _LONGEST_SEARCH)
 
 
@@ -439,6 +445,12 @@ class Waiter:
         if self.bells.watch(pid) and self._fenced:
             self.spans = (self.spans[0], _LONGEST_WATCHED_PARK)
             self._growth = _LONGEST_WATCHED_PARK / self.spans[0]  # the first is short for a peer without bells
+
+    def next_span(self, span: float) -> float:
+        """Seconds to the next look of a wait that is made elsewhere, after a span of so many; the first after 0."""
+        if not span:
+            return min(self.spans[0], _FIRST_PARK)
+        return min(max(self._growth * span, self.spans[0]), self.spans[1])
 
     def suspect(self) -> None:
         """Ask soon whether the peer lives: a ring was for what is over, or the peer's process has ended."""

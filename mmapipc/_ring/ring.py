@@ -264,6 +264,10 @@ class Half:
         """Mark that this end could not go on."""
         raise NotImplementedError
 
+    def available(self) -> int:
+        """How many bytes can be moved without a wait, now."""
+        raise NotImplementedError
+
     def let_go(self) -> None:
         """Release the view handed out, if something built on it does not hold it."""
         if self._view is not None:
@@ -354,6 +358,9 @@ class Producer(Half):
     @property
     def is_ready(self) -> bool:
         return self._acknowledged + self.capacity > self.sequence
+
+    def available(self) -> int:
+        return self._refresh()
 
     @property
     def in_flight(self) -> int:
@@ -455,35 +462,35 @@ class Producer(Half):
                 # Not plain bytes.
             return self._write_slowly(data)
         except BaseException:
-            self._owe(start)
+            self.owe(start)
             raise
 
     def _write_slowly(self, data: ReadableBuffer) -> int:
-        owed = self._begin_to_write()
-        size = self._put(data)
+        owed = self.begin_to_write()
+        size = self.put(data)
         if size or not owed:
-            self._settle()
+            self.settle()
         return size
 
     def writelines(self, lines: Iterable[ReadableBuffer]) -> None:
         """Write all the items: small ones of a list or tuple together, others as they come."""
         start = self.sequence
         try:
-            owed = self._begin_to_write()
+            owed = self.begin_to_write()
             self._put_all(_joined(lines) if isinstance(lines, (list, tuple)) else lines)
             if self.sequence != start or not owed:
-                self._settle()
+                self.settle()
         except BaseException:
-            self._owe(start)
+            self.owe(start)
             raise
 
-    def _begin_to_write(self) -> bool:
+    def begin_to_write(self) -> bool:
         """Owe what is to be written before a part of it is published; return whether anything was owed before.
 
         Raises ValueError if nothing can be published now.
         """
         owed = self.owes
-        self._owe(self.sequence)
+        self.owe(self.sequence)
         self._check_whole()
         if owed and self.strict:
             raise ValueError(f"{self._name}: an earlier write failed, the stream cannot go on")
@@ -491,7 +498,7 @@ class Producer(Half):
             raise ValueError(f"{self._name}: commit() the reserved view first")
         return owed
 
-    def _owe(self, start: int) -> None:
+    def owe(self, start: int) -> None:
         """Take note that a write which began at that sequence is not done; an older debt stays."""
         if self._debt is None:
             self._debt = start
@@ -505,7 +512,7 @@ class Producer(Half):
             self.shut(f"{self._name}: an earlier write was cut short, the stream cannot go on")
             self.check_not_shut()
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Take note that nothing is owed any more."""
         self._debt = None
         self._limit = self._acknowledged + self.capacity
@@ -514,9 +521,9 @@ class Producer(Half):
         # A function of its own: in Python 3.12 and later what a signal handler raises
         # between two rounds of a loop is not caught by a `try` around it in the same function.
         for piece in pieces:
-            self._put(piece)
+            self.put(piece)
 
-    def _put(self, data: ReadableBuffer) -> int:
+    def put(self, data: ReadableBuffer) -> int:
         """Copy in and publish `data`; return its size in bytes."""
         with memoryview(data) as given:
             size = given.nbytes
@@ -579,7 +586,7 @@ class Producer(Half):
             if count:
                 self._publish(count)
             if self._debt is None or (count and self._debt_of_commit and not self.strict):
-                self._settle()
+                self.settle()
             else:
                 self._debt = self.sequence  # that of a write stays, whatever is published meanwhile
         except BaseException:
@@ -670,6 +677,9 @@ class Consumer(Half):
     @property
     def is_ready(self) -> bool:
         return bool(self._kept) or self._published > self.sequence
+
+    def available(self) -> int:
+        return len(self._kept) + self._refresh()
 
     def _refresh(self, looks: int = 1) -> int:
         """Load write_seq, up to `looks` times until it has moved; return how many bytes are unread."""
@@ -873,6 +883,45 @@ class Consumer(Half):
         data = self._next_bytes(min(most, ready))
         return self._returning(data, data)
 
+    # The next four are for who waits elsewhere: none of them does.
+
+    def find(self, separator: bytes, seen: int, there: int) -> int:
+        """Where the first separator ends among so many bytes that are there, kept and unread ones; 0 if nowhere.
+
+        None ends among the first `seen` of them.
+        """
+        overlap = len(separator) - 1
+        step = max(_FIRST_SEARCH, 2 * overlap)
+        start = max(0, seen - overlap)
+        while start + overlap < there:
+            stop = min(start + step, there)
+            found = self._part(start, stop).find(separator)
+            if found >= 0:
+                return start + found + len(separator)
+            start = stop - overlap
+            step = min(2 * step, STEP)
+        return 0
+
+    def _part(self, start: int, stop: int) -> bytes:
+        """Those of the bytes that are there, kept and unread ones."""
+        kept = len(self._kept)
+        unread = self._copied(stop - max(start, kept), max(0, start - kept)) if stop > kept else b""
+        return bytes(self._kept[start:stop]) + unread
+
+    def take(self, count: int) -> bytes:
+        """Return, and acknowledge, the next `count` bytes, which are there."""
+        data = self._next_bytes(count)
+        return self._returning(data, data)
+
+    def expect(self, seen: int) -> None:
+        """Let the verdict be READY only once there are more than `seen` bytes; those are there.
+
+        What is as much as the ring holds is kept, and so is what follows, or there would never be more.
+        """
+        while seen >= self.capacity and self._published > self.sequence:
+            self._keep(min(self._published - self.sequence, STEP))
+        self._seen = max(0, seen - len(self._kept))
+
     def read1(self, most: int) -> bytes:
         """`read`, for what wraps this end."""
         try:
@@ -1001,9 +1050,9 @@ class Consumer(Half):
         self.check_not_shut()
         return self._published - self.sequence if self._more_than(0) else 0
 
-    def _copied(self, count: int) -> bytes:
-        """The next `count` unread bytes, which are there."""
-        offset = self.sequence % self.capacity
+    def _copied(self, count: int, skipped: int = 0) -> bytes:
+        """The next `count` unread bytes behind some that are skipped; they are there."""
+        offset = (self.sequence + skipped) % self.capacity
         data = bytes(self._data[offset : offset + count])
         return data + bytes(self._data[0 : count - len(data)]) if len(data) < count else data
 

@@ -292,6 +292,11 @@ class System(Protocol):
         Windows handles, or what `multiprocessing.connection.wait` takes.
         """
 
+    AT_ONCE: int  # the most that one thread can sleep on so
+
+    def own_bells(self) -> Bells:
+        """Bells of this process alone: `ring` ends a sleep on what `heard` gives."""
+
     def fence(self) -> None:
         """A full barrier on each processor that runs a process which has called `join_fences`.
 

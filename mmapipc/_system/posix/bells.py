@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import os
 import select
 import stat
@@ -20,13 +21,13 @@ from .private import is_at
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
-    import io
     from collections.abc import Callable, Sequence
     from typing import Any, NoReturn
 
 _FULL = 1 << 16  # bytes, that a FIFO holds at most
 _ATTEMPTS = 10  # to open one, while others remove it
 _FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+AT_ONCE = sys.maxsize  # descriptors that a thread waits for
 
 
 class Bells:
@@ -102,8 +103,10 @@ class Bells:
 
     def drain(self) -> None:
         """See `contract.Bells`."""
-        with contextlib.suppress(BlockingIOError):
+        try:
             os.read(self._own.fileno(), _FULL)
+        except BlockingIOError:
+            pass
 
     def fileno(self) -> int:
         """See `contract.Bells`."""
@@ -165,6 +168,14 @@ def remove_if_left(path: str) -> None:
     with contextlib.suppress(OSError), owned(path, _FLAGS, os.O_RDWR) as file:
         if _is_ours(file) and locks.lock(file) and is_at(file, path):
             os.unlink(path)
+
+
+def own_bells() -> Bells:
+    """See `contract.System`."""
+    own, peers = map(io.FileIO, os.pipe(), ("r", "w"))
+    for file in (own, peers):
+        os.set_blocking(file.fileno(), False)
+    return Bells(own, peers)
 
 
 def _open(path: str) -> io.FileIO:

@@ -19,7 +19,18 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, NoReturn
 
-_AT_ONCE = 60  # handles that a thread waits for; the system takes 64, and two are ours and the interpreter's
+AT_ONCE = 60  # handles that a thread waits for; the system takes 64, and two are ours and the interpreter's
+
+
+class Heard(int):
+    """The number of a handle, which is not given back before this is."""
+
+    def __new__(cls, handle: win32.Handle) -> Heard:
+        self = super().__new__(cls, handle.value or 0)
+        self._handle = handle
+        return self
+
+    _handle: win32.Handle
 
 
 class Bells:
@@ -74,12 +85,11 @@ class Bells:
 
     def heard(self) -> list[int]:
         """See `contract.Bells`."""
-        return [each.value for each in (self._own, self._process) if each is not None and each.value]
+        return [Heard(each) for each in (self._own, self._process) if each is not None and each.value]
 
     def told(self, which: int) -> None:
         """See `contract.Bells`; the wait has taken the ring."""
         if self._process is not None and which == self._process.value:
-            self._process.close()
             self._process = None
 
     def close(self) -> None:
@@ -97,7 +107,7 @@ def sleep_on(waited: Sequence[Any], seconds: float) -> list[Any]:
     if not waited:
         time.sleep(seconds)  # `connection.wait` would not
         return []
-    batches = [waited[start : start + _AT_ONCE] for start in range(0, len(waited), _AT_ONCE)]
+    batches = [waited[start : start + AT_ONCE] for start in range(0, len(waited), AT_ONCE)]
     ready: list[list[Any]] = [[] for _ in batches]
     failed: list[Exception] = []
     over = win32.create_semaphore(None, 0, len(batches) ** 2, None)
@@ -131,6 +141,12 @@ def sleep_on(waited: Sequence[Any], seconds: float) -> list[Any]:
     if failed:
         raise failed[0]
     return [each for batch in ready for each in batch]
+
+
+def own_bells() -> Bells:
+    """See `contract.System`."""
+    semaphore = win32.create_semaphore(None, 0, 1, None)
+    return Bells(semaphore, semaphore)
 
 
 def bells(own: str, peers: str) -> Bells | None:

@@ -9,7 +9,7 @@ from ...errors import MemoryRefused
 from .. import names
 from ..files import make as make, mark as mark
 from ..names import Place
-from .bells import sleep_on as sleep_on
+from .bells import AT_ONCE as AT_ONCE, own_bells as own_bells, sleep_on as sleep_on
 from .memory import (
     create as create,
     observe as observe,
