@@ -17,7 +17,7 @@ from mmapipc._meeting import looping, waiting
 from mmapipc._ring import layout
 
 from .helpers import DEADLINE, WINDOWS, ChannelTest, needs_bells, noise, open_handles
-from .test_wait import SENDS, no_bells
+from .test_wait import SENDS, bells, no_bells
 
 # Sends its input as lines of hexadecimal digits say it.
 SENDS_PIECES = """
@@ -436,6 +436,7 @@ class Streams(AioTest):
         counts = []
         for number in range(40):
             await cancelled(aio.open_receiver(self.name), number / 4000)
+            self.assertEqual(os.listdir(self.memory), [])
             async with await aio.open_sender(self.name) as sender:
                 receiver = await aio.open_receiver(self.name)
                 sender.abort()
@@ -462,9 +463,17 @@ class Streams(AioTest):
         async with self.ends(capacity=7) as (sender, receiver):
             lines = [bytes([65 + number]) * 30 + b"\n" for number in range(20)]
             writing = [asyncio.ensure_future(sender.write(line)) for line in lines]
-            finishing = asyncio.ensure_future(sender.finish())
             self.assertEqual([await receiver.readline() for _ in lines], lines)
             await asyncio.gather(*writing)
+        async with self.ends(capacity=7) as (sender, receiver):
+            first = asyncio.ensure_future(sender.write(b"abcdefghij"))
+            await self.asleep(sender)
+            self.assertEqual(await receiver.read(5), b"abcde")
+            # There is room for it, but it is not its turn.
+            second = asyncio.ensure_future(sender.write(b"k"))
+            self.assertEqual(await receiver.readexactly(6), b"fghijk")
+            await asyncio.gather(first, second)
+            finishing = asyncio.ensure_future(sender.finish())
             await finishing
             self.assertEqual(await receiver.read(), b"")
 
@@ -617,10 +626,8 @@ class Streams(AioTest):
 
         with self.assertNoLogs() if hasattr(self, "assertNoLogs") else contextlib.nullcontext():
             sender, receiver, reading = self.run_in_loop(leave_open())
-            before = open_handles()
             sender.abort()
             receiver.abort()
-            self.assertLess(open_handles(), before)
         self.assertEqual([thread.name for thread in threading.enumerate() if thread.name == "mmapipc.aio"], [])
 
 
@@ -774,8 +781,8 @@ class Many(AioTest):
             reading = []
             for receiver in receivers:
                 reading.append(asyncio.ensure_future(receiver.read(9)))
-                await asyncio.sleep(0.002)
-            await asyncio.sleep(1.5)  # the first looks come sooner
+                await asyncio.sleep(0.02)
+            await asyncio.sleep(3)  # the first looks come sooner
             with mock.patch.object(
                 looping._Side, "_look_around", autospec=True, side_effect=looping._Side._look_around
             ) as looked:
@@ -805,6 +812,17 @@ class Many(AioTest):
                     await there.finish()
                     self.assertEqual(await back.read(), b"")
         self.assertEqual(await asyncio.to_thread(child.end), (0, b"", ""))
+
+    @in_loop
+    async def test_a_death_of_which_the_system_does_not_tell_costs_a_look(self):
+        with mock.patch.object(bells.Bells, "watch", lambda self, pid: False):
+            child = await asyncio.to_thread(self.receivers, 1)
+            async with await aio.open_receiver(f"{self.name}.0") as receiver:
+                reading = asyncio.ensure_future(receiver.read(9))
+                await asyncio.sleep(0.5)  # the first looks are over
+                child.kill()
+                with self.assertRaises(mmapipc.SenderDied):
+                    await reading
 
     @in_loop
     async def test_a_missed_ring_costs_a_look(self):

@@ -245,7 +245,7 @@ class _Side:
         self._timer = self._loop.call_at(when, self._look_around)
 
     def _look_around(self) -> None:
-        """Look at the new ones, and at all that are due, or nearly: those that wait for long come to be so together."""
+        """Look at the new ones, and at all that are due, or nearly: so those that wait for long come together."""
         self._timer = None
         self._span = math.inf
         now = self._loop.time()
