@@ -70,6 +70,7 @@ if sys.maxsize < 2**63 - 1:
 
 VERSION = 2
 HEADER_SIZE = 4096
+BYTE_ORDER = sys.byteorder
 
 # One word holds both, so that one store makes the header valid.
 _MAGIC = int.from_bytes(b"mmapipc" + bytes([VERSION]), sys.byteorder)
