@@ -83,6 +83,7 @@ class Connection:
         self._writable = writable
         self._timeout = timeout
         self._reason = "the connection is closed"
+        self._beginning = _thread.allocate_lock()
         _open.add(self)
         if isinstance(end, Pair):
             self._begin(end)
@@ -101,9 +102,12 @@ class Connection:
         """This end, in use by this process from now on.  Raises OSError if it is closed, or another's."""
         if self._pair is not None:
             return self._pair
-        if self._kept is None:
-            raise OSError(self._reason)
-        return self._begin(self._kept.use(self._timeout))
+        with self._beginning:
+            if self._pair is not None:  # another thread has just used it first
+                return self._pair
+            if self._kept is None:
+                raise OSError(self._reason)
+            return self._begin(self._kept.use(self._timeout))
 
     def _to_write(self) -> Callable[[bytes | memoryview, int], None]:
         self._used()
@@ -280,6 +284,7 @@ class Connection:
     def _disown(self) -> None:
         """In a forked child: an end that its parent uses is closed here without a word; others are copied."""
         pair, self._pair = self._pair, None
+        self._beginning = _thread.allocate_lock()  # that may be held by a thread that is not here
         if pair is not None:
             self._put = self._take = None
             self._reason = "the connection is in use by the process that this one was forked from"

@@ -6,14 +6,15 @@ name: one word for each connection that it has made and nobody has come to yet,
 these connections (the kernel gives it to one of those who try), and is introduced:
 it may send, close and end before the listener has noticed.
 
-So nobody waits for a client that stops or dies on the way.  One that dies before
-it has come leaves the connection to the next.
+So nobody waits for long for a client that stops or dies on the way.  One that dies
+before it has come leaves the connection to the next; one that is stopped loses it
+to a new one after a second, and goes to another when it wakes.
 """
 
 from __future__ import annotations
 
+import math
 import os
-import random
 
 from .._ring import layout, states
 from .._system import RECEIVER, SENDER, Place, system
@@ -29,6 +30,7 @@ _WORD = 8  # bytes
 # Stands in the header where a file has its owner: this memory is a board.
 _MARK = int.from_bytes(b"listener", "big")
 _LONGEST_BOARD = 1 << 16  # words
+_COMING = 1.0  # seconds that a client may take from the claim until it has come
 
 
 class _Board(InMemory):
@@ -47,6 +49,7 @@ class Invitations:
         self._capacity = capacity
         self._clock = clock
         self._pairs: list[Pair | None] = [None] * min(count, _LONGEST_BOARD)
+        self._coming: dict[Pair, float] = {}  # those that were seen claimed, and since when
         self._link = SendingLink(_Board(name), timeout, clock)
         rendezvous.begin(self._link, _WORD * len(self._pairs))
         try:
@@ -88,18 +91,37 @@ class Invitations:
 
     def accept(self, timeout: float | None) -> Pair:
         """The end of a connection to which a client has come.  Raises ChannelTimeout, and what `_invite` does."""
-        self._invite()
-        waiting = [pair.incoming for pair in self._pairs if pair is not None]
-        news, _ = together.wait(waiting, (), timeout, self._clock)
-        if not news:
-            raise ChannelTimeout(f"{self.name}: no client came for {timeout:g} s")
-        pair = news[0].home  # type: ignore[attr-defined]
+        end = math.inf if timeout is None else self._clock.now() + timeout
+        while True:
+            self._invite()
+            waiting = [pair.incoming for pair in self._pairs if pair is not None]
+            left = max(0.0, end - self._clock.now())
+            news, _ = together.wait(waiting, (), min(left, _COMING), self._clock)
+            if news:
+                pair = news[0].home  # type: ignore[attr-defined]
+                self._withdraw(pair)
+                pair.invites = False
+                pair.unname_if_complete()
+                return pair
+            if left <= _COMING:
+                raise ChannelTimeout(f"{self.name}: no client came for {timeout:g} s")
+            self._withdraw_stopped()
+
+    def _withdraw(self, pair: Pair) -> None:
         number = self._pairs.index(pair)
         self._words[number] = 0
         self._pairs[number] = None
-        pair.invites = False
-        pair.unname_if_complete()
-        return pair
+        self._coming.pop(pair, None)
+
+    def _withdraw_stopped(self) -> None:
+        """Give up connections whose client has claimed its end a while ago, and has not come."""
+        now = self._clock.now()
+        claimed = [pair for pair in self._pairs if pair is not None and pair.is_claimed()]
+        self._coming = {pair: self._coming.get(pair, now) for pair in claimed}
+        for pair, since in list(self._coming.items()):
+            if now - since >= _COMING / 2 and not pair.has_come():
+                self._withdraw(pair)
+                pair.give_up()
 
     def prepare(self) -> None:
         """Let the next client come, if there is room for it now; `accept` says if there is not."""
@@ -121,7 +143,7 @@ class Invitations:
                 self._link.half.abort()
             for pair in self._pairs:
                 if pair is not None:
-                    pair.abort()
+                    pair.give_up()
         finally:
             if hasattr(self, "_words"):
                 self._words.release()
@@ -153,8 +175,9 @@ def invited(name: str, timeout: float | None, clock: Clock = CLOCK) -> Pair:
 
 def _come(home: _Board, timeout: float | None, clock: Clock) -> Pair | None:
     words = _words(home)
-    random.shuffle(words)  # those who come together do not all try for the same one
-    for word in words:
+    # Those who come together do not all try for the same one first.
+    first = os.urandom(1)[0] % len(words) if words else 0
+    for word in words[first:] + words[:first]:
         pair = _enter(_place(home.name, word), timeout, clock)
         if pair is not None:
             return pair
@@ -178,6 +201,9 @@ def _enter(place: Place, timeout: float | None, clock: Clock) -> Pair | None:
             return None
         # The listener may sleep.
         pair.outgoing.hail()
+        if not pair.is_wanted():
+            pair.give_up()  # it was withdrawn meanwhile
+            return None
         return pair
     finally:
         memory.close()

@@ -102,6 +102,11 @@ class Outgoing(SendingLink):
     def peer_lives(self) -> bool:
         return self.home.peer_lives()
 
+    def check_peer(self) -> None:
+        """Now and then raise if the other end is gone, which may be before the ring is full."""
+        if self.waiter.probe_is_due():
+            self.raise_if_gone()
+
     def finish(self) -> None:
         """Mark the end, without waiting; of a message that was cut short, that this end gave up."""
         if self.half.is_cut:
@@ -235,6 +240,16 @@ class Pair(Home):
         assert self.outgoing.mapped is not None
         return layout.load_receiver_state(self.outgoing.mapped.words, self.name) != layout.ABSENT
 
+    def is_claimed(self) -> bool:
+        """Whether a process has the other end's role."""
+        assert self.claim is not None
+        return self.claim.holder(PEER[self.role]) is not None
+
+    def is_wanted(self) -> bool:
+        """Whether the other end has not given up."""
+        assert self.incoming.mapped is not None
+        return layout.load_sender_state(self.incoming.mapped.words, self.name) != layout.ABORTED
+
     def unname_if_complete(self) -> None:
         """Take the names away if both ends have come."""
         if self.has_come():
@@ -250,7 +265,7 @@ class Pair(Home):
         # Who comes takes the role before it lets go of what it kept.
         return (
             self.claim.is_kept(PEER[self.role])
-            or self.claim.holder(PEER[self.role]) is not None
+            or self.is_claimed()
             or self._sender(self.incoming.mapped.words) != 0
         )
 
@@ -276,12 +291,14 @@ class Pair(Home):
         finally:
             self.leave(reason)
 
-    def abort(self) -> None:
-        """Say that this end could not go on; give everything back."""
+    def give_up(self) -> None:
+        """Say that this end is not to be used; give everything back, the names too, whoever is just coming."""
         try:
             for link in self.links:
                 if link.is_joined:
                     link.abort()
+            if self.claim is not None:
+                self.claim.unname()
         finally:
             self.leave(f"{self.name}: the connection is closed")
 

@@ -53,6 +53,7 @@ class MessageProducer(Producer):
         Whatever is raised: a message that fits the ring was then not sent, or
         (by a signal handler) sent as a whole, and the next one can follow.
         """
+        self._link.check_peer()
         room = size + 15 & -8
         start = self.sequence
         end = start + room
