@@ -94,11 +94,11 @@ class Invitations:
         end = math.inf if timeout is None else self._clock.now() + timeout
         while True:
             self._invite()
-            waiting = [pair.incoming for pair in self._pairs if pair is not None]
+            waiting = {pair.incoming: pair for pair in self._pairs if pair is not None}
             left = max(0.0, end - self._clock.now())
-            news, _ = together.wait(waiting, (), min(left, _COMING), self._clock)
+            news, _ = together.wait(list(waiting), (), min(left, _COMING), self._clock)
             if news:
-                pair = news[0].home  # type: ignore[attr-defined]
+                pair = next(pair for link, pair in waiting.items() if link is news[0])
                 self._withdraw(pair)
                 pair.invites = False
                 pair.unname_if_complete()

@@ -92,15 +92,18 @@ class _PartOfClaim:
 class Outgoing(SendingLink):
     """What an end sends."""
 
-    home: Pair
     half: MessageProducer
+
+    def __init__(self, pair: Pair, timeout: float | None, clock: Clock) -> None:
+        super().__init__(pair, timeout, clock)  # type: ignore[arg-type]  # of a home it takes the order only
+        self.pair = pair
 
     def join(self) -> None:
         """Make the half for the ring that is mapped."""
         self.half = self._join(MessageProducer)
 
     def peer_lives(self) -> bool:
-        return self.home.peer_lives()
+        return self.pair.peer_lives()
 
     def check_peer(self) -> None:
         """Now and then raise if the other end is gone, which may be before the ring is full."""
@@ -124,24 +127,27 @@ class Outgoing(SendingLink):
             )
         if verdict is Verdict.LEFT:
             raise ReceiverLeft(f"{self.name}: the other end has closed the connection")
-        raise ReceiverGone(f"{self.name}: {self.home.death()}")
+        raise ReceiverGone(f"{self.name}: {self.pair.death()}")
 
 
 class Incoming(ReceivingLink):
     """What it gets."""
 
-    home: Pair
     half: MessageConsumer
+
+    def __init__(self, pair: Pair, timeout: float | None, clock: Clock) -> None:
+        super().__init__(pair, timeout, clock)  # type: ignore[arg-type]  # as above
+        self.pair = pair
 
     def join(self) -> None:
         """Make the half for the ring that is mapped."""
         self.half = self._join(MessageConsumer)
 
     def peer_lives(self) -> bool:
-        return self.home.peer_lives()
+        return self.pair.peer_lives()
 
     def has_news(self, probe: bool) -> bool:
-        return self.home.has_come() if self.home.invites else super().has_news(probe)
+        return self.pair.has_come() if self.pair.invites else super().has_news(probe)
 
     def wait(self) -> bool:
         verdict = self.waiter.until_moved(self.look, self.timeout)
@@ -153,7 +159,7 @@ class Incoming(ReceivingLink):
             raise StreamAborted(
                 f"{self.name}: the other end gave up in the middle of a message, or before it was accepted"
             )
-        raise SenderDied(f"{self.name}: {self.home.death()}")
+        raise SenderDied(f"{self.name}: {self.pair.death()}")
 
 
 class Pair(Home):
@@ -171,8 +177,8 @@ class Pair(Home):
         self.place = place
         self.claim: Claim | None = None
         self._mapping: mmap.mmap | None = None
-        self.outgoing = Outgoing(self, timeout, clock)  # type: ignore[arg-type]
-        self.incoming = Incoming(self, timeout, clock)  # type: ignore[arg-type]
+        self.outgoing = Outgoing(self, timeout, clock)
+        self.incoming = Incoming(self, timeout, clock)
 
     @property
     def links(self) -> tuple[Outgoing, Incoming]:

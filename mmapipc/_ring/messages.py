@@ -22,7 +22,13 @@ from .ring import Consumer, Producer
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Protocol
+
+    class Link(ring.Link, Protocol):
+        """What a producer of messages knows of the world around it."""
+
+        def check_peer(self) -> None:
+            """Raise when the peer is gone, as far as that is known; asks the system now and then."""
 
 _WRITE_SEQ = layout.WRITE_SEQ
 _RECEIVER_CALLS = layout.RECEIVER_CALLS
@@ -41,6 +47,8 @@ def room_for(size: int) -> int:
 
 class MessageProducer(Producer):
     """A producer of messages.  `is_cut` once a long one could not be sent to its end."""
+
+    _link: Link
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)

@@ -86,7 +86,7 @@ class Keep:
     def __reduce__(self) -> tuple[Callable[[Any], Keep], tuple[Any]]:
         from multiprocessing import context
 
-        process = context.get_spawning_popen()
+        process: Any = context.get_spawning_popen()
         return _kept, (process.DupFd(process.duplicate_for_child(self._file.fileno())),)
 
 

@@ -36,6 +36,7 @@ from . import bells, win32
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 _LARGEST_PID = 2**31 - 1
 
@@ -90,7 +91,7 @@ class Keep:
     def __reduce__(self) -> tuple[Callable[..., Keep], tuple[int, ...]]:
         from multiprocessing import context
 
-        process = context.get_spawning_popen()
+        process: Any = context.get_spawning_popen()
         assert self._memory is not None
         handles = (process.duplicate_for_child(each.value) for each in (self._semaphore, self._memory))
         return _kept, tuple(handles)
