@@ -138,7 +138,7 @@ class Connection:
 
     @property
     def timeout(self) -> float | None:
-        """The most seconds that each wait takes; None: as long as it takes; 0: none.  For the calls that follow."""
+        """The most seconds that each wait takes, for calls that follow; None: as long as it takes; 0: none."""
         return self._timeout
 
     @timeout.setter
@@ -220,7 +220,7 @@ class Connection:
                 self._readable, self._take = False, None
             else:
                 self.close()
-            raise OSError(f"the message has more than {maxlength} bytes; nothing more can be received") from None
+            raise OSError(f"a message has more than {maxlength} bytes; nothing more can be received") from None
 
     def recv_bytes_into(self, buf: WriteableBuffer, offset: int = 0) -> int:
         """Receive a message into a buffer, from byte `offset` on; return its size in bytes.
@@ -348,7 +348,7 @@ class Listener:
         capacity: int = DEFAULT_CAPACITY,
     ) -> None:
         _check_common(family, authkey)
-        name = f"listener-{os.getpid()}-{next(_numbers)}-{os.urandom(4).hex()}" if address is None else _name(address)
+        name = _fresh_name() if address is None else _name(address)
         self._address = name
         self._timeout = checked_seconds(name, timeout)
         self._lock = _thread.allocate_lock()
@@ -396,7 +396,7 @@ class Listener:
         return self._invitations
 
     def close(self) -> None:
-        """Accept nobody any more, and give the name back.  Connections go on; clients not yet accepted are told."""
+        """Accept nobody any more, and give the name back; clients not yet accepted are told.  Connections go on."""
         invitations, self._invitations = self._invitations, None
         if invitations is not None:
             _open.discard(self)
@@ -480,9 +480,13 @@ def _part(buf: ReadableBuffer, offset: int, size: int | None) -> tuple[memoryvie
     return view[offset : offset + size], size
 
 
+def _fresh_name() -> str:
+    return f"listener-{os.getpid()}-{next(_numbers)}-{os.urandom(4).hex()}"
+
+
 def _name(address: object) -> str:
     if not isinstance(address, str):
-        raise TypeError(f"an address is a name, a str; not {address!r}: only processes of this machine can come")
+        raise TypeError(f"an address is a name, a str, of this machine; not {address!r}")
     return address
 
 
@@ -495,10 +499,10 @@ def _room(capacity: int) -> int:
 
 def _check_common(family: str | None, authkey: object) -> None:
     if family not in _FAMILIES:
-        raise ValueError(f"{family}: connections are between processes of one machine, and have no such family")
+        raise ValueError(f"{family}: connections are between processes of one machine; leave the family out")
     if authkey is not None:
         raise ValueError(
-            "there is no authkey: only processes of the same user can connect, which the system sees to; leave it out"
+            "there is no authkey, since only processes of the same user can connect; leave it out"
         )
 
 
@@ -530,7 +534,7 @@ _will_close = 0  # the pid of the process that will close all at its exit
 
 
 def _close_at_exit() -> None:
-    """Have this process close its connections when it exits, as a child of multiprocessing too, which has its own way."""
+    """Have this process close its connections when it exits, also one of multiprocessing, which exits its own way."""
     global _will_close
     if _will_close != os.getpid():
         _will_close = os.getpid()

@@ -90,7 +90,7 @@ class Invitations:
         return pair
 
     def accept(self, timeout: float | None) -> Pair:
-        """The end of a connection to which a client has come.  Raises ChannelTimeout, and what `_invite` does."""
+        """The end of a connection to which a client has come.  Raises ChannelTimeout, MemoryRefused."""
         end = math.inf if timeout is None else self._clock.now() + timeout
         while True:
             self._invite()

@@ -22,7 +22,15 @@ from .._ring.messages import MessageConsumer, MessageProducer
 from .._ring.states import Verdict
 from .._system import PEER, RECEIVER, SENDER, Place, system
 from .._system.claims import Claiming
-from ..errors import ChannelError, ChannelTimeout, ReceiverGone, ReceiverLeft, RoleTaken, SenderDied, StreamAborted
+from ..errors import (
+    ChannelError,
+    ChannelTimeout,
+    ReceiverGone,
+    ReceiverLeft,
+    RoleTaken,
+    SenderDied,
+    StreamAborted,
+)
 from .homes import Home
 from .link import ReceivingLink, SendingLink
 from .waiting import CLOCK, Clock, until
@@ -298,7 +306,7 @@ class Pair(Home):
             self.leave(reason)
 
     def give_up(self) -> None:
-        """Say that this end is not to be used; give everything back, the names too, whoever is just coming."""
+        """Say that this end is not to be used; give everything back, also the names, whoever is coming."""
         try:
             for link in self.links:
                 if link.is_joined:
@@ -340,7 +348,7 @@ class Pair(Home):
 
 
 class Kept:
-    """An end that nobody uses yet.  Forked children have copies of it, and it can be pickled for a new process."""
+    """An end that nobody uses yet: forked children have copies, and it can be pickled for a new process."""
 
     def __init__(self, place: Place, role: str, keep: Keep) -> None:
         self.place = place

@@ -10,7 +10,7 @@ are on one machine), each on an 8-byte boundary.
          0  +----------------------------------------------------------+
             | magic "mmapipc" + version | header size                  |
         16  | capacity                  | stream id                    |
-        32  | flags: 1 = persistent     | owner: whose file, or 0      |
+        32  | flags: 1 = persistent     | owner: whose file, or 0 (*)  |
             |   written once, by the sender; magic + version last      |
        128  +----------------------------------------------------------+
             | write_seq                    written by the sender only  |
@@ -40,6 +40,8 @@ The two sequences count bytes since the start of the stream and never wrap (at
 "Calls" is what an end wants of its peer, which looks there after every counter
 that it stores: an odd number = parked, ring when your counter is no longer half
 of it; 2 = the receiver left.
+
+(*) That of a listener's name is no channel, and has a word of `introducing` there.
 
 A ring in a file of the user's has the same bytes; `owner` there stands for the
 channel's name, so that no other channel takes the file for its own.  While the

@@ -236,7 +236,7 @@ class MessageConsumer(Consumer):
         return data
 
     def _take_long(self, most: int | None) -> None:
-        """Gather the rest of a message as it comes.  What was gathered before an error stays for the next call."""
+        """Gather the rest of a message as it comes.  What came before an error stays for the next call."""
         long = self._long
         assert long is not None
         if most is not None and self._long_size > most:

@@ -31,7 +31,7 @@ class Claim(Protocol):
         """Whether somebody keeps the end of that role for later, see `Keep`."""
 
     def unname(self) -> None:
-        """Take all names of the place away: both ends have open what they need, and nobody else is to come."""
+        """Take all names of the place away: who is to have it has it open."""
 
     def stands(self) -> bool:
         """Whether the role is still that of the place: in the place of a file there may be another by now."""
@@ -45,7 +45,7 @@ class Claim(Protocol):
 
 
 class Keep(Protocol):
-    """One of the copies of an end that nobody uses yet: it lives as long as somebody has one, and the memory too.
+    """A copy of an end that nobody uses yet: that lives as long as somebody has one, and the memory too.
 
     A forked child has a copy of each of its parent's, and `multiprocessing` can pass one to a process that
     it starts, by pickling it.

@@ -105,7 +105,7 @@ class Claim:
         self._bells: bells.Bells | None = None
 
     def bells(self, ring: int = 0) -> bells.Bells | None:
-        """The bells of the two ends, or None.  Those of a second ring are the same FIFOs, each with two sleepers."""
+        """The bells of the two ends, or None.  A second ring has the same FIFOs, with another sleeper."""
         if self._bells is not None:
             return self._bells.again()
         try:
@@ -205,8 +205,12 @@ class Roles:
             entries = os.listdir(folder)
         except OSError:
             return []
-        ends = [entry for entry in entries if entry.startswith(f"{own}+") and entry.endswith("+roles")]
-        return [Place(self.place.name, os.path.join(folder, end[: -len("+roles")])) for end in ends if end != f"{own}+roles"]
+        found = [entry.rpartition("+") for entry in entries if entry.startswith(f"{own}+")]
+        return [
+            Place(self.place.name, os.path.join(folder, part))
+            for part, _, what in found
+            if what == "roles" and part != own
+        ]
 
     def exists(self) -> bool:
         """Whether there is anything of the channel: the memory, or the roles' file."""

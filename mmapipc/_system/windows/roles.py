@@ -5,8 +5,8 @@
     mmapipc.NAME+sender-bell, +receiver-bell          what the two ends sleep on, see `bells`
     mmapipc-file.SERIAL.INDEX+sender, +receiver, ...  the same of the ring in a file
     ...+lock                                          the mutex of a mapping, see `guards`
-    mmapipc.NAME+ID, ...+sender, ...                  a connection; ...+sender-kept, +receiver-kept exist while
-                                                      an end is kept for whoever will use it
+    mmapipc.NAME+ID, ...+sender, ...                  a connection
+    ...+sender-kept, +receiver-kept                   exist while an end is kept for whoever will use it
 
 with the `Global\\` or `Local\\` that the name began with in front.  (`+` is in no
 encoded name; SERIAL and INDEX are the volume's and the file's, in hexadecimal.)
@@ -111,7 +111,7 @@ class Claim:
         self._role = role
 
     def bells(self, ring: int = 0) -> bells.Bells | None:
-        """The bells of the two ends, or None.  A wait takes a ring away, so each ring of memory has its own."""
+        """The bells of the two ends, or None.  A sleep takes a ring away, so each ring of memory has its own."""
         return self._roles.bells(self._role, ring)
 
     def holder(self, role: str) -> int | None:
