@@ -29,6 +29,7 @@ LEFT_OUT = {
         Connection.test_fd_transfer Connection.test_large_fd_transfer Connection.test_missing_fd_transfer""",
     "two processes read from one end, which belongs to the first that uses it": "Poll.test_boundaries",
     "an address is a name, and no socket": "Listener.test_abstract_socket",
+    "there is no authkey": "Listener.test_empty_authkey",  # since 3.13
 }
 _matched = set()
 
@@ -88,13 +89,13 @@ class Complete(unittest.TestCase):
 
     @unittest.skipIf(MISSING, MISSING)
     def test_what_is_left_out_exists(self):
-        self.assertEqual(set(" ".join(LEFT_OUT.values()).split()) - _matched, set())
+        self.assertLessEqual(set(" ".join(LEFT_OUT.values()).split()) - _matched, {"Listener.test_empty_authkey"})
 
     @unittest.skipIf(MISSING, MISSING)
     def test_most_are_run(self):
         loader = unittest.TestLoader()
         run = sum(len(loader.getTestCaseNames(case)) for case in Theirs.__subclasses__())
-        self.assertEqual(run, 13 * len(multiprocessing.get_all_start_methods()))
+        self.assertGreaterEqual(run, 13 * len(multiprocessing.get_all_start_methods()))
 
 
 if __name__ == "__main__":
