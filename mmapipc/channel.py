@@ -307,8 +307,8 @@ class Sender(_End):
         rendezvous.begin(self._link, capacity)
         # One call less on the hot path, and nothing before the first step that counts; the methods
         # below have the descriptions.
-        for method in ("write", "writelines", "commit"):
-            if getattr(type(self), method) is getattr(Sender, method):
+        for method, calls in (("write", "write"), ("writelines", "write"), ("commit", "commit")):
+            if all(getattr(type(self), each) is getattr(Sender, each) for each in (method, calls)):
                 setattr(self, method, getattr(self._link.half, method))
 
     def read(self, n: int | None = -1) -> bytes:
@@ -324,8 +324,9 @@ class Sender(_End):
 
         Waits while the ring is full.  Raises ReceiverGone when the receiver
         left or died, ChannelTimeout when it took nothing for `timeout` seconds,
-        ValueError when the stream is closed or finished or a reserved view is
-        not yet committed, LayoutError.  With a timeout of 0 it publishes all of
+        NoSuchMapping when it waits and the `file` is removed, so that no receiver
+        can come, ValueError when the stream is closed or finished or a reserved
+        view is not yet committed, LayoutError.  With a timeout of 0 it publishes all of
         `data` or, with ChannelTimeout, nothing.
 
         After an error `tell()` says how much was published.  If that was none
@@ -350,10 +351,16 @@ class Sender(_End):
         Raises as `write` does.
         """
         self._check_open()
-        self._link.half.writelines(lines)
+        if type(self).write is Sender.write:
+            self._link.half.writelines(lines)
+        else:  # a subclass has its own
+            super().writelines(lines)
 
     def make_failures_final(self) -> None:
-        """Let no later write make good for one that failed; for what wraps this end, and may forget its bytes."""
+        """Let no later write make good for one that failed.
+
+        For what wraps this end, and may forget the bytes of that write.
+        """
         self._check_open()
         self._link.half.strict = True
 
@@ -500,7 +507,10 @@ class Receiver(_End):
         self._link.half.check_not_refused()
 
     def refuse_after(self, error: BaseException) -> None:
-        """Let `readinto` and `readall` raise ReadFailed, if an error in what wraps this end can have lost bytes."""
+        """Let `readinto` and `readall` raise ReadFailed if the error can have lost bytes.
+
+        It came in what wraps this end, and may forget what it had read.
+        """
         self._link.half.refuse_after(error)
 
     def write(self, data: ReadableBuffer) -> int:
@@ -519,7 +529,10 @@ class Receiver(_End):
         return self._link.half.read(n)
 
     def read1(self, n: int | None = -1) -> bytes:
-        """`read` as a text file calls it that wraps this end: refuses to go on as `readinto` does; -1: what is there."""
+        """`read`, as a text file that wraps this end calls it; with -1 what is there.
+
+        Refuses to go on as `readinto` does.
+        """
         self._check_open()
         return self._link.half.read1(sys.maxsize if n is None or n < 0 else n)
 

@@ -101,7 +101,7 @@ class BufferedReceiver(_AbortingFile, io.BufferedReader):
         return self.raw
 
     def let_tell(self, tells: bool) -> None:
-        """Whether a text file may count how far it has read, which it thinks takes a `seek`; while it is made."""
+        """While a text file is made: let it count how far it has read, for which it wants a `seek`."""
         self._tells = tells
 
     def seekable(self) -> bool:
@@ -130,7 +130,9 @@ class BufferedReceiver(_AbortingFile, io.BufferedReader):
         return self._handed_on[-count:]
 
     def poll(self, timeout: float | None = 0.0) -> bool:
-        """Whether a read of a byte would not wait; waits for that `timeout` seconds at most, None without limit.
+        """Whether a read of a byte would not wait; waits for that, at most `timeout` seconds.
+
+        None waits as long as it takes.
 
         This, and not a timeout of the read, is how to wait with a limit and go
         on.  Raises ReadFailed after a read that timed out.
@@ -153,7 +155,10 @@ class BufferedSender(_AbortingFile, io.BufferedWriter):
         return self.raw
 
     def poll(self, timeout: float | None = 0.0) -> bool:
-        """Whether the ring has room for a byte; waits for that at most `timeout` seconds, None without limit."""
+        """Whether the ring has room for a byte; waits for that, at most `timeout` seconds.
+
+        None waits as long as it takes.
+        """
         return self.raw.poll(timeout)
 
 
@@ -364,7 +369,8 @@ def open(
                 raise ValueError(f"{name}: a binary file has no {option}; use mode {mode[0]!r}")
         if buffering == 1:  # as `open` does
             warnings.warn(
-                f"{name}: line buffering, buffering=1, is for text files; this one has a buffer of the usual size",
+                f"{name}: line buffering, buffering=1, is for text files; "
+                "this one has a buffer of the usual size",
                 RuntimeWarning,
                 stacklevel=2,
             )

@@ -25,7 +25,7 @@ _BETWEEN_LOOKS = 0.1  # seconds
 _LOOKS = 10  # at fields that do not fit each other, before they are called damaged
 _MOMENT = 0.01  # seconds that those who leave have for tidying up
 _LOOKS_FOR_A_STREAM = 4  # at a name that seems to be left over and has none
-_PATIENCE = 1.0  # seconds for those who are just leaving
+_LEAVING = 1.0  # seconds for those who are just leaving
 
 
 class Side(NamedTuple):
@@ -166,10 +166,10 @@ class Looker:
                 anew = other._look_once()
             if look.stream is not None:
                 there = None if anew.stream is None else anew.stream.stream_id
-                stays = anew.status == "stale" and there == look.stream.stream_id
+                stays = anew.status == "stale" and there == look.stream.stream_id and not self._home.in_use()
                 return look if stays else look._replace(exists=False)
             look = anew
-        return look
+        return look._replace(exists=not self._home.in_use()) if look.status == "stale" else look
 
     def _look_once(self) -> Look:
         where = self._home
@@ -208,6 +208,9 @@ def _read(
             raise layout.damaged(where.name, f"capacity {header.capacity} does not fit its size")
         sides = layout.load_sender_state(words, where.name), layout.load_receiver_state(words, where.name)
         pids = layout.load_pids(words, where.name)
+        # ORDER: the states before the counters: who is seen to have left has stored its last.  Pairs with
+        # `states.finish`, `give_up` and `leave`.
+        where.order()
         read, written = _sequences(words, header.capacity, where.name)
     return (
         Stream(header.capacity, header.stream_id, header.persistent, written, read),
@@ -257,7 +260,7 @@ def remove(name: str) -> None:
         _check_version(where)
     except UnsafeMemory as error:
         foreign = error
-    deadline = time.perf_counter() + _PATIENCE
+    deadline = time.perf_counter() + _LEAVING
     while True:
         try:
             for role in (SENDER, RECEIVER):

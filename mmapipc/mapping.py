@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         def fileno(self) -> int:
             """Its descriptor."""
 
+
 _ACCESS = {"write": mmap.ACCESS_WRITE, "read": mmap.ACCESS_READ, "copy": mmap.ACCESS_COPY}
 _LARGEST_SIZE = 2**62  # bytes
 
@@ -145,9 +146,9 @@ class Mapping:
             if not create:
                 raise InvalidName("(no name): give the name, the tagname or the file of what is to be opened")
             name, exist_ok = f"mapping-{os.urandom(8).hex()}", False
-        opened = None if file is None else _place(name or tagname, file)
+        of_file = None if file is None else _place(name or tagname, file)
         self._name = name if tagname is None else tagname
-        self._label = label = self._name or (opened.name if opened else "")
+        self._label = label = self._name or (of_file.name if of_file else "")
         self._is_tagged = tagname is not None
         if not (create or exist_ok):
             raise ValueError(f"{label}: exist_ok=False makes something new, so create must not be False")
@@ -156,21 +157,21 @@ class Mapping:
         self._access = _ACCESS[access]
         size, offset = operator.index(size), operator.index(offset)
         length = None if length is None else operator.index(length)
-        if not 0 <= size <= _LARGEST_SIZE or not size and create and opened is None:
+        if not 0 <= size <= _LARGEST_SIZE or not size and create and of_file is None:
             raise InvalidSize(
                 f"{label}: a mapping has at least 1 byte and at most 2**62, not {size}; "
                 "give a size, or create=False to open what is there"
             )
         place = None
         if tagname is not None:
-            place = system.tagged(tagname, opened is not None)
+            place = system.tagged(tagname, of_file is not None)
         elif name is not None:
             place = system.place(name)
         if size:  # before anything is made
             self._check_view(size, offset, length)
         how = size, create, access == "write", exist_ok
-        if opened is not None:
-            self._memory, self._created = system.open_file(place, opened, *how)
+        if of_file is not None:
+            self._memory, self._created = system.open_file(place, of_file, *how)
         else:
             assert place is not None
             share = system.share if tagname is None else system.share_tagged
@@ -303,7 +304,7 @@ class Mapping:
             self._memory.close()
 
     def _let_go(self, why: str = _CLOSED) -> None:
-        """Be closed.  A slice or an array keeps the memory until it is collected, but not the name."""
+        """Be closed.  A slice or an array keeps the memory until it is collected; on Windows the name too."""
         view, self._view = self._view, None
         self._why_closed = why
         _open_mappings.discard(self)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import itertools
 import os
 import random
@@ -14,7 +15,8 @@ import tempfile
 import threading
 import time
 import unittest
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,11 @@ import mmapipc
 from mmapipc._system import system
 
 WINDOWS = os.name == "nt"
-DEADLINE = 60.0  # seconds after which a test that waits has failed
+# Seconds after which a test that waits has failed.
+DEADLINE = 60.0 * float(os.environ.get("MMAPIPC_TEST_PATIENCE", "1"))
 # Each line is one write, so that those of two processes do not mix (print makes two when unbuffered).
-PRELUDE = """import sys, os, time, mmapipc; name = sys.argv[1]
-def say(x): sys.stdout.write(f'{x}\\n'); sys.stdout.flush()
+PRELUDE = f"""import sys, os, time, mmapipc; name = sys.argv[1]; DEADLINE = {DEADLINE}
+def say(x): sys.stdout.write(f'{{x}}\\n'); sys.stdout.flush()
 """
 
 # A receiver that says when it has its role, and waits.
@@ -69,6 +72,8 @@ def _choose_environment() -> None:
     os.environ["LANG"] = "C.UTF-8"
     if sys.dont_write_bytecode:
         os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+    if sys.pycache_prefix:
+        os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
     # Children are as strict as we are: -X dev, -W.
     if sys.flags.dev_mode:
         os.environ["PYTHONDEVMODE"] = "1"
@@ -82,6 +87,12 @@ def _choose_environment() -> None:
 
 
 _choose_environment()
+
+
+def alone(test: Any) -> Any:
+    """Let nothing else of ours run beside this test, or class: what it looks for depends on the time."""
+    test.alone = True
+    return test
 
 
 def by_signal(number: int) -> int:
@@ -200,6 +211,7 @@ class ChannelTest(unittest.TestCase):
         self.addCleanup(self._check_leftovers)
         self.addCleanup(self._dispose)
         self._children: list[Child] = []
+        self._parts: list[ChannelTest] = []
 
     def _dispose(self) -> None:
         for child in self._children:
@@ -209,13 +221,31 @@ class ChannelTest(unittest.TestCase):
         # The bells of a ring in a file stay when both its ends are killed.
         self.assertEqual([name for name in os.listdir(self.memory) if ".+" not in name], [])
         # Windows gives the name back a moment after the last process has gone.
-        eventually(lambda: not self._exists(), "the channel's memory is gone")
+        for test in (self, *self._parts):
+            eventually(lambda test=test: not test._exists(), "the channel's memory is gone")
 
     def _exists(self) -> bool:
         memory = system.open_existing(system.place(self.name))
         if memory is not None:
             memory.close()
         return memory is not None
+
+    def part(self) -> Any:
+        """This test with a channel name and a folder of its own."""
+        part = copy.copy(self)
+        part.name = f"{self.name}-{next(_numbers)}"
+        part.folder = self.folder / part.name
+        part.folder.mkdir()
+        self._parts.append(part)
+        return part
+
+    def side_by_side(self, case: Callable[..., object], arguments: Iterable[Any]) -> None:
+        """Run `case(part, argument)` for each of the arguments, as subtests, some at a time: they mostly wait."""
+        with ThreadPoolExecutor(8) as pool:
+            cases = [(argument, pool.submit(case, self.part(), argument)) for argument in arguments]
+            for argument, ended in cases:
+                with self.subTest(argument):
+                    ended.result()
 
     def start(self, command: list[str], stdin: int | None = subprocess.DEVNULL, **options: Any) -> Child:
         """Start a child process that ends with the test."""

@@ -127,14 +127,26 @@ class Machine:
         seen, self._seen = self._seen, {}
         return self.block_for_a_while(*seen.items())
 
-    def sleep(self, bell: Hashable, cell: Hashable, expected: Any) -> bool:
+    def sleep(self, bell: Hashable, *quiet: tuple[Hashable, tuple[Any, ...]]) -> bool:
         """Return if the bell has rung since the last sleep, else sleep until it rings.
 
-        The bound on the sleep ends it only if the cell has still that value or
-        an actor has died: any other change that nobody rings for is to be found.
-        Returns False when the others are all done.
+        The bound on the sleep ends it only if each of the cells in `quiet` has
+        one of the values there, or an actor has died: any other change that
+        nobody rings for is to be found.  Returns False when the others are all done.
         """
-        return bool(self.step("sleep", bell, cell, expected))
+        return bool(self.step("sleep", bell, quiet))
+
+    def listen(self, bells: tuple[Hashable, ...], *quiet: tuple[Hashable, tuple[Any, ...]]) -> Any:
+        """Sleep until some of the bells have rung; return those.  They stay rung until `drain`.
+
+        For the bound on the sleep see `sleep`: then nothing is returned, and
+        None when the others are all done.
+        """
+        return self.step("listen", bells, quiet)
+
+    def drain(self, bell: Hashable) -> None:
+        """Forget that the bell has rung.  No barrier."""
+        self.step("drain", bell)
 
     def ring(self, bell: Hashable) -> None:
         """Wake who sleeps until that bell rings, or the next who would.  A full barrier."""
@@ -287,6 +299,12 @@ class _Node:
         return node
 
 
+def _first_node(actor: Actor) -> _Node:
+    """The actor before its first step."""
+    node = _Node(actor, [], {})
+    return node.after(None) if node.pending and node.pending[0] == "checkpoint" else node
+
+
 def _remembered(method: _Method) -> _Method:
     """Call the method once for the same arguments."""
 
@@ -307,6 +325,8 @@ class _Life:
     def __init__(self, node: _Node) -> None:
         self.node = node
         self.buffer: tuple[tuple[Hashable, Any], ...] = ()
+        # How many of them, the last, nobody can tell from stores that are still to be made.
+        self.tentative = 0
         # By cell: values that a load may still get instead of what is there.
         self.older: frozenset[tuple[Hashable, tuple[Any, ...]]] = frozenset()
         # Cells whose copies may still be late.
@@ -323,7 +343,7 @@ class _Life:
             self.older = frozenset()
         self.done = self.pending is None and not self.buffer
         self._results: dict[Any, _Life] = {}
-        fields = self.node, self.buffer, self.older, self.copied, self.asleep, self.dead
+        fields = self.node, self.buffer, self.tentative, self.older, self.copied, self.asleep, self.dead
         return self._all.setdefault(fields, self)
 
     def _become(self, **changes: Any) -> _Life:
@@ -337,14 +357,21 @@ class _Life:
         return self._become(node=self.node.after(answer), asleep=False)
 
     @_remembered
-    def storing(self, cell: Hashable, value: Any) -> _Life:
+    def storing(self, cell: Hashable, value: Any, tentative: bool) -> _Life:
         """Go on after a store, which is in the buffer now."""
-        return self.after(None).seeing_no_older(cell)._become(buffer=(*self.buffer, (cell, value)))
+        life = self.after(None).seeing_no_older(cell)
+        return life._become(buffer=(*self.buffer, (cell, value)), tentative=self.tentative + tentative)
+
+    @_remembered
+    def settled(self) -> _Life:
+        """All stores were made before what it does now."""
+        return self._become(tentative=0)
 
     @_remembered
     def flushing(self, at: int) -> _Life:
         """The store at that place of the buffer is in memory."""
-        return self._become(buffer=self.buffer[:at] + self.buffer[at + 1 :])
+        after = self.buffer[at + 1 :]
+        return self._become(buffer=self.buffer[:at] + after, tentative=min(self.tentative, len(after)))
 
     @_remembered
     def seeing_no_older(self, cell: Hashable, but: tuple[Any, ...] = ()) -> _Life:
@@ -387,7 +414,8 @@ class _Life:
 
     @_remembered
     def dying(self) -> _Life:
-        return self._become(node=self.node.grave(), buffer=(), copied=frozenset(), asleep=False, dead=True)
+        nothing: dict[str, Any] = {"buffer": (), "tentative": 0, "copied": frozenset(), "asleep": False}
+        return self._become(node=self.node.grave(), dead=True, **nothing)
 
 
 _Lives = tuple[_Life, ...]
@@ -406,6 +434,8 @@ class _Memory:
 
     @_remembered
     def after(self, cell: Hashable, value: Any) -> _Memory:
+        if self[cell] == value:
+            return self
         cells = {**self.cells, cell: value}
         return self._all.setdefault(frozenset(cells.items()), _Memory(self._all, cells))
 
@@ -435,7 +465,9 @@ class Exploration:
     `writers` says, for cells for which that is known, which actors may store
     there; each but the first of them comes when the one before is done.
     `constant` are cells that keep what is first stored there.  With both, some
-    loads need no other order than the one.
+    loads need no other order than the one.  `memory` is what is in some cells
+    at first, and `claims` are the cells that an actor which dies gives back.
+    With `fences`, actors may make a barrier of all actors.
 
     `check(memory)` is called for all that memory can be, and `end(outcome)` for
     each schedule's end; both raise Violation.
@@ -449,6 +481,9 @@ class Exploration:
         deaths: tuple[int, ...] = (),
         writers: dict[Hashable, tuple[int, ...]] | None = None,
         constant: frozenset[Hashable] = frozenset(),
+        memory: dict[Hashable, Any] | None = None,
+        claims: tuple[Hashable, ...] = (SENDER_CLAIM, RECEIVER_CLAIM, CHANGER_CLAIM),
+        fences: bool = False,
         check: Callable[[dict[Hashable, Any]], None] = lambda memory: None,
         end: Callable[[Outcome], None] = lambda outcome: None,
     ) -> None:
@@ -456,9 +491,12 @@ class Exploration:
         self._deaths = deaths
         self._writers = writers or {}
         self._constant = constant
+        self._first = dict(memory or {})
+        self._claims = claims
+        self._fences = fences
         self._check = check
         self._end = end
-        self._roots = tuple(_Life(_Node(actor, [], {})) for actor in actors)
+        self._roots = tuple(_Life(_first_node(actor)) for actor in actors)
         self.states = 0
         self.schedules = 0
 
@@ -492,7 +530,7 @@ class Exploration:
                 raise Violation(f"{error}\n" + "\n".join(map(_shown, trail))) from None
             path.append((number, iter(steps), []))
 
-        enter((self._roots, _Memory({}, {})), [])
+        enter((self._roots, _Memory({}, self._first)), [])
         while path:
             number, steps, successors = path[-1]
             for step, state in steps:
@@ -552,8 +590,9 @@ class Exploration:
                 yield (i, "dies"), self._die(i, lives, memory)
             # What no other actor sees needs no other order.
             if pending[0] == "store" and len(life.buffer) < _BUFFER:
-                # Seen when it leaves the buffer.
-                yield (i, *pending), (_put(lives, i, life.storing(*pending[1:])), memory)
+                # Seen when it leaves the buffer, and not earlier; except by a fence, which need not wait
+                # for what is made only after it.
+                yield (i, *pending), (_put(lives, i, life.storing(*pending[1:], self._fences)), memory)
                 return
             if pending[0] == "barrier" and not life.buffer and not life.copied:
                 # Later, it would forget more older values, and gain none.
@@ -574,7 +613,8 @@ class Exploration:
             pending = life.pending
             if pending is not None:
                 for answer, others, changed in self._answers(i, pending, life, lives, memory):
-                    yield (i, *pending, "->", answer), (_put(others, i, others[i].after(answer)), changed)
+                    went_on = others[i].after(answer).settled()
+                    yield (i, *pending, "->", answer), (_put(others, i, went_on), changed)
                 can_sleep = pending[0] == "sleep" and not (life.asleep or life.buffer)
                 if can_sleep and not memory[pending[1]]:
                     yield (i, *pending, "begins"), (_put(lives, i, life.falling_asleep()), memory)
@@ -591,7 +631,7 @@ class Exploration:
     def _die(self, i: int, lives: _Lives, memory: _Memory) -> tuple[_Lives, _Memory]:
         for cell, value in lives[i].buffer:
             lives, memory = self._change(i, cell, value, lives, memory)
-        for claim in (SENDER_CLAIM, RECEIVER_CLAIM, CHANGER_CLAIM):
+        for claim in self._claims:
             if memory[claim] == i + 1:
                 lives, memory = self._change(i, claim, 0, lives, memory)
         return _put(lives, i, lives[i].dying()), memory
@@ -638,7 +678,9 @@ class Exploration:
             if not life.buffer:
                 yield None, _put(lives, i, life.ordered()), memory
         elif kind == "barrier everywhere":
-            if not any(other.buffer for other in lives):
+            assert self._fences
+            made = [len(other.buffer) - other.tentative for other in lives]
+            if not life.buffer and not any(made):
                 yield None, tuple(other.ordered() for other in lives), memory
         elif kind == "block for a while":
             if life.buffer:
@@ -648,18 +690,31 @@ class Exploration:
             elif self._others_are_done(i, lives):
                 yield False, _put(lives, i, life.ordered()), memory
         elif kind == "sleep":
-            bell, cell, expected = arguments
+            bell, quiet = arguments
             if life.buffer:
                 return
             if not life.asleep:
                 if memory[bell]:
                     yield True, lives, memory.after(bell, 0)
-            # Who dies after its store rings for nobody: then the bound ends the sleep.
-            elif memory[cell] == expected or any(other.dead for other in lives):
+            elif self._may_be_too_long(quiet, lives, memory):
                 if self._others_are_done(i, lives):
                     yield False, _put(lives, i, life.ordered()), memory
                 else:
                     yield True, lives, memory
+        elif kind == "listen":
+            bells, quiet = arguments
+            if life.buffer:
+                return
+            rung = tuple([bell for bell in bells if memory[bell]])
+            if rung:
+                yield rung, lives, memory
+            elif self._may_be_too_long(quiet, lives, memory):
+                if self._others_are_done(i, lives):
+                    yield None, _put(lives, i, life.ordered()), memory
+                else:
+                    yield (), lives, memory
+        elif kind == "drain":
+            yield None, lives, memory.after(arguments[0], 0)
         elif kind == "ring":
             # The kernel takes locks, each a full barrier, before it looks for sleepers.
             if not life.buffer:
@@ -674,6 +729,14 @@ class Exploration:
         elif kind == "release":
             if not life.buffer:
                 yield None, *self._change(i, arguments[0], 0, lives, memory)
+
+    @staticmethod
+    def _may_be_too_long(
+        quiet: tuple[tuple[Hashable, tuple[Any, ...]], ...], lives: _Lives, memory: _Memory
+    ) -> bool:
+        """Whether the bound on a sleep may end it."""
+        # Who dies after its store rings for nobody.
+        return all([memory[cell] in values for cell, values in quiet]) or any([each.dead for each in lives])
 
     @staticmethod
     def _others_are_done(i: int, lives: _Lives) -> bool:

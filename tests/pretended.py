@@ -7,15 +7,18 @@ lives, and the clock.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 from mmapipc._meeting import homes
+from mmapipc._meeting.link import SendingLink
 from mmapipc._meeting.waiting import Waiter
-from mmapipc._ring import layout, states
+from mmapipc._ring import layout, ring, states
 from mmapipc._ring.states import Verdict
 from mmapipc._system import PEER, RECEIVER, SENDER
 
+from . import interleave
 from .interleave import CHANGER_CLAIM, RECEIVER_CLAIM, SENDER_CLAIM, Machine, Readable, Words, Writable
 
 TIMEOUT = 1e6  # seconds; far more than an end asks for the time
@@ -71,19 +74,39 @@ class Bells:
     def __init__(self, world: World) -> None:
         self._world = world
 
+    def quiet(self) -> tuple[tuple[int, tuple[int, ...]], ...]:
+        """What is in the peer's words as long as there is nothing for which it has to ring."""
+        link = self._world.link
+        half, base = link.half, first_cell(link.mapped.number)
+        counter = base + half.peer_counter, (half.awaited,)
+        if isinstance(link, SendingLink) and link.persistent:
+            return (counter,)  # receivers come and go
+        # (A receiver that comes says nothing before it takes something.)
+        return counter, (base + half.peer_state, (layout.ABSENT, layout.OPEN))
+
     def sleep(self, seconds: float, events: int = 1) -> None:
         """Sleep until it rings."""
         world = self._world
-        half = world.link.half
-        counter = first_cell(world.link.mapped.number) + half.peer_counter
-        world.others_left(world.machine.sleep(BELLS[world.role], counter, half.awaited))
+        assert world.may_sleep, "it was said that this does not wait"
+        world.others_left(world.machine.sleep(world.bells[world.role], *self.quiet()))
+
+    def sleep_briefly(self, seconds: float, events: int = 1) -> None:
+        """Sleep until it rings, but not for long, whatever else happens."""
+        world = self._world
+        assert world.may_sleep, "it was said that this does not wait"
+        world.others_left(world.machine.sleep(world.bells[world.role]))
 
     def ring(self) -> None:
         """Wake who sleeps."""
-        self._world.machine.ring(BELLS[PEER[self._world.role]])
+        world = self._world
+        world.machine.ring(world.bells[PEER[world.role]])
 
     def ring_own(self) -> None:
         """Nothing: no other thread sleeps."""
+
+    def are_shared(self) -> bool:
+        """True."""
+        return True
 
     def watch(self, pid: int) -> bool:
         """False: whoever sleeps wakes when somebody has died."""
@@ -93,7 +116,24 @@ class Bells:
         """Nothing: there is none."""
 
     def drain(self) -> None:
-        """Nothing: one ring is as good as many."""
+        """Forget what has rung."""
+        self._world.machine.drain(self._world.bells[self._world.role])
+
+    def heard(self) -> list[Any]:
+        """This, for `sleep_on`."""
+        return [self]
+
+    def told(self, which: object) -> None:
+        """Forget it."""
+        self.drain()
+
+    def listen(self, *others: Bells) -> list[Bells] | None:
+        """Those of these bells that have rung, none after a while; None when nobody is left to ring."""
+        both = [self, *others]
+        names = [each._world.bells[each._world.role] for each in both]
+        quiet = [cell for each in both for cell in each.quiet()]
+        rung = self._world.machine.listen(tuple(names), *quiet)
+        return None if rung is None else [each for each, name in zip(both, names) if name in rung]
 
     def close(self) -> None:
         """Nothing."""
@@ -107,7 +147,7 @@ class Claim:
 
     def holder(self, role: str) -> int | None:
         """The pid of who has that role."""
-        actor = self._world.machine.load(CLAIMS[role])
+        actor = self._world.machine.load(self._world.claims[role])
         return self._world.pids[actor - 1] if actor else None
 
     def bells(self) -> Bells | None:
@@ -120,7 +160,7 @@ class Claim:
 
     def release(self, *, memory: bool = True) -> None:
         """Give it back.  The memory stays: it may, and it can be found longer so."""
-        self._world.machine.release(CLAIMS[self._world.role])
+        self._world.machine.release(self._world.claims[self._world.role])
 
 
 class World:
@@ -134,6 +174,10 @@ class World:
     name = "x"
     location = "the file"
     owner = 7
+    # The cells of the roles and of the bells, by role.
+    claims: dict[str, Hashable] = CLAIMS  # type: ignore[assignment]
+    bells: dict[str, Hashable] = BELLS  # type: ignore[assignment]
+    may_sleep = True
 
     def __init__(
         self,
@@ -172,7 +216,7 @@ class World:
 
     def claim(self, role: str) -> Claim:
         """Wait for the role, and take it."""
-        self.machine.claim(CLAIMS[role])
+        self.machine.claim(self.claims[role])
         return Claim(self)
 
     @contextlib.contextmanager
@@ -231,6 +275,10 @@ class World:
     def check_kept(self, memory: Memory) -> None:
         """Nothing: nobody removes the file."""
 
+    def is_lost(self, memory: Memory) -> bool:
+        """False: as above."""
+        return False
+
     def sweep(self) -> None:
         """Nothing."""
 
@@ -242,9 +290,11 @@ class World:
         return self._now
 
     def fence(self) -> None:
-        """A barrier of all actors."""
-        if self._fences:
+        """A barrier of all actors; of this one where nobody is rung for, and so nobody relies on more."""
+        if self._fences and self.parking:
             self.machine.barrier_everywhere()
+        elif self._fences:
+            self.machine.barrier()
 
     def give_way(self) -> None:
         """Nothing: others run anyway."""
@@ -272,7 +322,7 @@ class World:
         ]
         memory = self.link.mapped.number if self.link.mapped else 0, self._removed
         local = *self.where, *where, self._others, *memory, *kept
-        self.machine.checkpoint(*local, resting_on=tuple(CLAIMS.values()))
+        self.machine.checkpoint(*local, resting_on=tuple(self.claims.values()))
 
     def leave(self, result: str | Verdict, say: Callable[[], object] = lambda: None) -> str | Verdict:
         """Say so, and leave with that result.
@@ -291,6 +341,79 @@ class World:
         self.checkpoint("waits")
 
 
+class Process(World):
+    """One end of a stream that is under way, of a process that may have several: `number` is the memory's.
+
+    The rendezvous is over: the memory is as `under_way` says.  Where in the code
+    a checkpoint is need not be said.
+    """
+
+    def __init__(
+        self, machine: Machine, number: int, kind: Any, capacity: int, pids: list[int], **options: Any
+    ) -> None:
+        super().__init__(machine, kind.role, pids, kept=False, parking=True, excludes=True, **options)
+        self.number = number
+        self.claims, self.bells = claims_of(number), bells_of(number)
+        self.of_process = [self]  # all ends of it
+        self.link = kind(self, TIMEOUT, self)
+        self.link.claim = Claim(self)
+        self.link.memory = Memory(machine, number)
+        self.link.mapped = Mapped(self, self.link.memory, capacity)
+        self.link.join()
+
+    def checkpoint(self, *where: object) -> None:
+        """As in `World`, of all ends of the process, and what these have in common."""
+        kept = [
+            value
+            for each in self.of_process
+            if each.link.mapped
+            for of in (each.link.half, each.link)
+            for value in vars(of).values()
+            if isinstance(value, (int, str, Verdict, type(None)))
+        ]
+        others = [each._others for each in self.of_process]
+        streams = [each.link.mapped.number for each in self.of_process if each.link.mapped]
+        local = _position(), *self.where, *where, self.number, *others, *streams, ring.wrote, ring.rang, *kept
+        self.machine.checkpoint(*local)
+
+
+def _position() -> tuple[int, ...]:
+    """Where the actor is: the lines of the calls that lead to this one."""
+    lines = []
+    frame = sys._getframe(2)
+    while frame.f_back is not None and frame.f_code.co_filename != interleave.__file__:
+        lines.append(frame.f_lineno)
+        frame = frame.f_back
+    return tuple(lines)
+
+
+def claims_of(number: int) -> dict[str, Hashable]:
+    """The cells of that stream's roles."""
+    return {role: (claim, number) for role, claim in CLAIMS.items()}
+
+
+def bells_of(number: int) -> dict[str, Hashable]:
+    """The cells of that stream's bells."""
+    return {role: (bell, number) for role, bell in BELLS.items()}
+
+
+def under_way(number: int, sender: int, receiver: int, pids: list[int]) -> dict[Hashable, Any]:
+    """The memory of a stream of which nothing is written yet, both ends being these actors."""
+    words = {
+        layout.SENDER_STATE: layout.OPEN,
+        layout.SENDER_PID: pids[sender],
+        layout.RECEIVER_STATE: layout.OPEN,
+        layout.RECEIVER_PID: pids[receiver],
+        layout.RECEIVERS: 1,
+    }
+    claims = claims_of(number)
+    return {
+        **{first_cell(number) + word: value for word, value in words.items()},
+        claims[SENDER]: sender + 1,
+        claims[RECEIVER]: receiver + 1,
+    }
+
+
 class CheckpointWaiter(Waiter):
     """Says where it is when it begins and ends to wait, and whenever it has slept.
 
@@ -299,7 +422,7 @@ class CheckpointWaiter(Waiter):
 
     _clock: Any
 
-    def rest(self, known: int) -> int:
+    def rest(self, known: int, yielded: float = 0.0) -> int:
         """Nothing here: what it learns would make too many histories.  It parks as `park` does."""
         return known
 
@@ -315,3 +438,28 @@ class CheckpointWaiter(Waiter):
         moved = super().park(*arguments)
         self._clock.checkpoint("slept", moved)
         return moved
+
+
+class RestingWaiter(CheckpointWaiter):
+    """Waits for an answer as `Waiter` does, but learns nothing of it, or no history would be like another."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._at_first = {name: value for name, value in vars(self).items() if type(value) in (int, float)}
+
+    def rest(self, known: int, yielded: float = 0.0) -> int:
+        self._clock.checkpoint()
+        counter = Waiter.rest(self, known, yielded)
+        vars(self).update(self._at_first)
+        self._half.eager, self._half.yields, self._half.spins = 0, True, False
+        self._clock.checkpoint(counter, self._began is None)
+        return counter
+
+    def until_moved(self, *arguments: Any) -> Any:
+        if self._began is None:
+            return super().until_moved(*arguments)
+        # The wait goes on that `rest` began; all others may have left since then.
+        self._clock.checkpoint()
+        verdict = Waiter.until_moved(self, *arguments)
+        self._clock.checkpoint(verdict)
+        return verdict

@@ -53,12 +53,20 @@ class TerminalTest(ChannelTest):
 
     def setUp(self):
         super().setUp()
+        self.open_terminal()
+
+    def part(self):
+        part = super().part()
+        part.open_terminal()
+        return part
+
+    def open_terminal(self):
         import pty
 
-        self.master, slave = pty.openpty()
-        self.addCleanup(os.close, self.master)
-        self.tty = os.ttyname(slave)
-        self.slave = slave
+        self.master, self.slave = pty.openpty()
+        for descriptor in (self.master, self.slave):
+            self.addCleanup(os.close, descriptor)
+        self.tty = os.ttyname(self.slave)
         self.resize(80)
 
     def resize(self, columns, rows=24):
@@ -79,7 +87,3 @@ class TerminalTest(ChannelTest):
         """A command of ours with standard streams on the terminal, as the shell's `redirections` of "$0" say."""
         command = ["sh", "-c", f'exec "$@" {redirections}', self.tty, *MMAPIPC, *arguments]
         return self.start(command, stdin=stdin, env={**os.environ, "TERM": "xterm", **more})
-
-    def tearDown(self):
-        os.close(self.slave)
-        super().tearDown()

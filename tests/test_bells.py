@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
+import time
 import unittest
 from unittest import mock
 
 import mmapipc
-from mmapipc._meeting import waiting
+from mmapipc._meeting import link, together, waiting
 from mmapipc._system import RECEIVER, SENDER, system
 
 from .helpers import DEADLINE, WINDOWS, ChannelTest, needs_bells, open_handles
+from .ways import WAYS, here
 
 # So long a sleep, that a test which needs its end fails.
 PATIENT = """
 from mmapipc._meeting import waiting
-waiting._FIRST_PARK = waiting._LONGEST_PARK = waiting._WATCHED_PARK = 1000.0
+waiting._FIRST_PARK = waiting._LONGEST_PARK = waiting._LONGEST_WATCHED_PARK = 1000.0
 """
 ECHO = """
 with mmapipc.Receiver(name + 'a', timeout=60) as receiver, mmapipc.Sender(name + 'b', timeout=60) as sender:
@@ -33,7 +36,7 @@ class Patient(ChannelTest):
 
     def setUp(self) -> None:
         super().setUp()
-        for name in ("_FIRST_PARK", "_LONGEST_PARK", "_WATCHED_PARK"):
+        for name in ("_FIRST_PARK", "_LONGEST_PARK", "_LONGEST_WATCHED_PARK"):
             patch = mock.patch.object(waiting, name, 1000.0)
             patch.start()
             self.addCleanup(patch.stop)
@@ -51,6 +54,56 @@ class Patient(ChannelTest):
                 sender.finish()
                 self.assertEqual(receiver.read(10), b"")
         self.assertEqual(child.end()[::2], (0, ""))
+
+    def round_trips(self, way: str, count: int, timeout: float) -> None:
+        """One message after the other, with gaps in between: at times the peer spins, yields, or sleeps."""
+        chance = random.Random(way)
+        until_ready = here(way, longest=round(1000 * timeout))
+        with mmapipc.Sender(self.name + "a", timeout=timeout) as sender:
+            with mmapipc.Receiver(self.name + "b", timeout=timeout) as receiver:
+                answer = bytearray(10)
+                for number in range(count):
+                    sender.write(b"%d" % number)
+                    start = time.perf_counter()
+                    until_ready(receiver)
+                    size = receiver.readinto(answer)
+                    self.assertEqual(answer[:size], b"%d" % number)
+                    self.assertLess(time.perf_counter() - start, timeout)  # nobody looks before that
+                    gap = chance.choice((0.0, 0.0, 2e-5, 1e-4, 5e-4))
+                    if gap:
+                        time.sleep(gap)
+                sender.finish()
+                self.assertEqual(receiver.read(10), b"")
+
+    def test_no_ring_is_lost_with_gaps_in_any_way_of_waiting(self) -> None:
+        for way in WAYS:
+            with self.subTest(way), mock.patch.object(together, "_LONGEST_SLEEP", 1000.0):
+                child = self.python(PATIENT + ECHO)
+                self.round_trips(way, 300 if WINDOWS else 2000, DEADLINE)
+                self.assertEqual(child.end()[::2], (0, ""))
+
+    def test_a_ring_that_is_lost_would_be_found(self) -> None:
+        rung = 0
+        join = link.SendingLink.join
+
+        def join_and_lose_one(self: link.SendingLink) -> None:
+            join(self)
+            ring = self.half.ring
+
+            def lose_one() -> None:
+                nonlocal rung
+                rung += 1
+                if rung != 20:
+                    ring()
+
+            self.half.ring = lose_one  # type: ignore[method-assign]
+
+        child = self.python(PATIENT + ECHO)
+        with mock.patch.object(link.SendingLink, "join", join_and_lose_one):
+            with self.assertRaises(mmapipc.ChannelTimeout):
+                self.round_trips("stream", 2000, 2.0)
+        self.assertGreaterEqual(rung, 20)
+        self.assertEqual(child.end()[0], 1)  # it is told that we gave up
 
     def test_a_full_ring_and_the_end(self) -> None:
         child = self.python(PATIENT + "with mmapipc.Receiver(name, timeout=60) as r: print(len(r.readall()))")
@@ -114,9 +167,33 @@ class Places(ChannelTest):
 
         exchange()
         before = open_handles()
-        for _ in range(20):
+        for _ in range(100):
             exchange()
         self.assertEqual(open_handles(), before)
+
+    @needs_bells
+    def test_nothing_more_is_open_after_hundreds_of_waits(self) -> None:
+        ready = {way: here(way) for way in WAYS}
+
+        def waits() -> None:
+            for until_ready in ready.values():
+                sender.write(b"x")
+                until_ready(receiver)
+                self.assertEqual(receiver.readinto(bytearray(1)), 1)
+                self.assertTrue(receiver.bell.arm())
+                self.assertEqual(mmapipc.wait([receiver], 0.001), [])
+                self.assertFalse(receiver.poll(0.001))
+                self.assertTrue(receiver.bell.arm())
+                receiver.bell.disarm()
+
+        with self.both() as (sender, receiver):
+            waits()
+            # Long enough to look whether the peer lives, and watch it from then on.
+            self.assertEqual(mmapipc.wait([receiver], 0.3), [])
+            before = open_handles()
+            for _ in range(100):
+                waits()
+            self.assertEqual(open_handles(), before)
 
     def test_without_bells(self) -> None:
         # Whoever starts a process can switch them off; so the whole suite runs too.

@@ -48,8 +48,8 @@ class Streaming(ChannelTest):
                 writer.result()
 
     def test_both_ends_in_one_thread(self):
-        with mmapipc.Sender(self.name, capacity=8, timeout=5) as sender:
-            with mmapipc.Receiver(self.name, timeout=5) as receiver:
+        with mmapipc.Sender(self.name, capacity=8, timeout=DEADLINE) as sender:
+            with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
                 self.assertEqual((sender.name, sender.capacity, receiver.capacity), (self.name, 8, 8))
                 for turn in range(20):
                     self.assertEqual(sender.write(b"abcde"), 5)
@@ -334,6 +334,32 @@ class RawFiles(ChannelTest):
             pickle.dump([2], sender)
             self.assertEqual(pickle.load(receiver), {"small": 1})
             self.assertEqual(pickle.load(receiver), [2])
+
+
+class Subclasses(ChannelTest):
+    def test_one_that_overrides_is_honoured(self):
+        class Counting(mmapipc.Sender):
+            count = 0
+
+            def write(self, data):
+                self.count += 1
+                return super().write(data)
+
+        class Shouting(mmapipc.Receiver):
+            def readinto(self, buffer):
+                count = super().readinto(buffer)
+                buffer[:count] = bytes(buffer[:count]).upper()
+                return count
+
+        with Counting(self.name, timeout=DEADLINE) as sender, Shouting(self.name, timeout=DEADLINE) as receiver:
+            sender.write(b"a, ")
+            sender.writelines([b"b, ", b"c, "])
+            with io.BufferedWriter(sender) as buffered, io.BufferedReader(receiver) as reader:
+                buffered.write(b"d")
+                buffered.flush()
+                self.assertEqual(sender.count, 4)
+                sender.finish()
+                self.assertEqual(reader.read(10), b"A, B, C, D")
 
 
 class Arguments(ChannelTest):
@@ -859,8 +885,8 @@ class Timeouts(ChannelTest):
                 self.check(call, "sent nothing")
 
     def test_a_receiver_of_an_older_stream_that_stays(self):
-        first = mmapipc.Sender(self.name, timeout=5)
-        with mmapipc.Receiver(self.name, timeout=5) as receiver:
+        first = mmapipc.Sender(self.name, timeout=DEADLINE)
+        with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
             first.write(b"old")
             first.abort()
             self.check(lambda: mmapipc.Sender(self.name, timeout=0.05), "still attached")
@@ -869,7 +895,7 @@ class Timeouts(ChannelTest):
             with self.assertRaises(mmapipc.StreamAborted):
                 receiver.read(9)
         second = waiting.result()
-        with mmapipc.Receiver(self.name, timeout=5) as receiver:
+        with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
             second.write(b"new")
             self.assertEqual(receiver.read(9), b"new")
             second.close()
@@ -936,8 +962,8 @@ class Ends(ChannelTest):
     def test_collected_without_close(self):
         for wrap in (lambda raw: raw, io.BufferedWriter, lambda raw: io.TextIOWrapper(io.BufferedWriter(raw))):
             with self.subTest(wrap=wrap):
-                sender = mmapipc.Sender(self.name, timeout=5)
-                with mmapipc.Receiver(self.name, timeout=5) as receiver:
+                sender = mmapipc.Sender(self.name, timeout=DEADLINE)
+                with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
                     sender.write(b"published")
                     wrapped = wrap(sender)
                     # In development mode the wrapper's own flush complains as well.
@@ -985,7 +1011,7 @@ class Ends(ChannelTest):
 
     def test_a_receiver_that_finds_only_an_aborted_stream_tidies_up(self):
         waiting = Claiming(system.channel_roles(system.place(self.name))).attempt(names.RECEIVER)
-        mmapipc.Sender(self.name, timeout=5).abort()
+        mmapipc.Sender(self.name, timeout=DEADLINE).abort()
         waiting.release()
         with self.assertRaises(mmapipc.ChannelTimeout):
             mmapipc.Receiver(self.name, timeout=0)
@@ -994,7 +1020,7 @@ class Ends(ChannelTest):
         with self.both() as (sender, receiver):
             for kind in (mmapipc.Sender, mmapipc.Receiver):
                 with self.assertRaises(FileExistsError) as caught:
-                    kind(self.name, timeout=5)
+                    kind(self.name, timeout=DEADLINE)
                 self.assertIn(f"pid {os.getpid()}", str(caught.exception))
         with self.assertRaises(mmapipc.ChannelTimeout):
             mmapipc.Receiver(self.name, timeout=0)
@@ -1015,7 +1041,7 @@ class Files(ChannelTest):
             for kind in (mmapipc.Sender, mmapipc.Receiver):
                 with self.subTest(word=word, kind=kind):
                     with self.assertRaises(mmapipc.UnsafeMemory) as caught:
-                        kind(self.name, timeout=5)
+                        kind(self.name, timeout=DEADLINE)
                     self.assertIn(word, str(caught.exception))
             os.rmdir(place) if os.path.isdir(place) else os.unlink(place)
 
@@ -1030,7 +1056,7 @@ class Files(ChannelTest):
             file.write(noise(10_000))
         for kind in (mmapipc.Sender, mmapipc.Receiver):
             with self.assertRaises(mmapipc.LayoutError):
-                kind(self.name, timeout=5)
+                kind(self.name, timeout=DEADLINE)
         with open(place, "rb") as file:
             self.assertEqual(file.read(), noise(10_000))
         os.unlink(place)
@@ -1039,6 +1065,6 @@ class Files(ChannelTest):
         os.environ["MMAPIPC_DIR"] = str(self.memory / "missing")
         for kind in (mmapipc.Sender, mmapipc.Receiver):
             with self.assertRaises(mmapipc.MemoryRefused) as caught:
-                kind(self.name, timeout=5)
+                kind(self.name, timeout=DEADLINE)
             self.assertEqual(caught.exception.errno, errno.ENOENT)
         os.environ["MMAPIPC_DIR"] = str(self.memory)

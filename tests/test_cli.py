@@ -1,6 +1,7 @@
 """The two commands, as separate processes."""
 
 import contextlib
+import itertools
 import os
 import re
 import signal
@@ -23,19 +24,20 @@ AWKWARD = bytes(range(256)) + b"\r\n\n\r\x1a\x00\r\r\n" + b"\xff\xfe\xef\xbb\xbf
 
 class Transfers(ChannelTest):
     def test_bytes_are_bytes_whoever_starts_first(self):
-        for first in ("send", "receive"):
-            for sent in (b"", b"\0", b"\x1a", AWKWARD, noise(3_000_001)):
-                with self.subTest(first=first, size=len(sent)):
-                    source, target = self.file(sent), self.folder / "target"
-                    start = {
-                        "send": lambda: self.send(source, "--capacity", "64KiB", "--timeout", "60"),
-                        "receive": lambda: self.receive("-o", str(target), "--timeout", "60"),
-                    }
-                    children = [start[first]()]
-                    children.append(start["receive" if first == "send" else "send"]())
-                    for child in children:
-                        self.assertEqual(child.end(), (0, b"", ""))
-                    self.assertEqual(target.read_bytes(), sent)
+        def case(self, what):
+            first, sent = what
+            source, target = self.file(sent), self.folder / "target"
+            start = {
+                "send": lambda: self.send(source, "--capacity", "64KiB", "--timeout", str(DEADLINE)),
+                "receive": lambda: self.receive("-o", str(target), "--timeout", str(DEADLINE)),
+            }
+            children = [start[first]()]
+            children.append(start["receive" if first == "send" else "send"]())
+            for child in children:
+                self.assertEqual(child.end(), (0, b"", ""))
+            self.assertEqual(target.read_bytes(), sent)
+
+        self.side_by_side(case, itertools.product(("send", "receive"), (b"", b"\0", b"\x1a", AWKWARD, noise(3_000_001))))
 
     def test_standard_input_to_standard_output(self):
         sent = AWKWARD + noise(200_000)
@@ -213,7 +215,7 @@ class Endings(ChannelTest):
             self.check(self.receive("-o", impossible), 1, impossible)
 
     def test_usage(self):
-        for arguments in (
+        wrong = (
             ["send"],
             ["receive"],
             ["nonsense", "x"],
@@ -225,18 +227,21 @@ class Endings(ChannelTest):
             ["receive", "x", "--resume"],
             ["receive", ""],
             ["receive", "x" * 300],
-        ):
-            with self.subTest(arguments=arguments):
-                code, out, err = self.start([sys.executable, "-m", "mmapipc", *arguments]).end()
-                self.assertEqual((code, out), (2, b""))
-                self.assertIn("mmapipc", err)
-                self.assertNotIn("Traceback", err)
+        )
+
+        def case(self, arguments):
+            code, out, err = self.start([*MMAPIPC, *arguments]).end()
+            self.assertEqual((code, out), (2, b""))
+            self.assertIn("mmapipc", err)
+            self.assertNotIn("Traceback", err)
+
+        self.side_by_side(case, wrong)
 
     def test_options_and_what_looks_like_them_anywhere(self):
         sent = self.file(b"hello")
         self.name = "-n"
-        sender = self.start([sys.executable, "-m", "mmapipc", "send", "--timeout", "60", "--", "-n", sent])
-        receiver = self.start([sys.executable, "-m", "mmapipc", "receive", "--timeout", "60", "--", "-n"])
+        sender = self.start([sys.executable, "-m", "mmapipc", "send", "--timeout", str(DEADLINE), "--", "-n", sent])
+        receiver = self.start([sys.executable, "-m", "mmapipc", "receive", "--timeout", str(DEADLINE), "--", "-n"])
         self.assertEqual(receiver.end(), (0, b"hello", ""))
         self.assertEqual(sender.end(), (0, b"", ""))
         for arguments, name, file in (
@@ -246,8 +251,8 @@ class Endings(ChannelTest):
         ):
             parsed = parse(["send", *arguments])
             self.assertEqual((parsed.name, parsed.input), (name, file))
-        sender = self.start([sys.executable, "-m", "mmapipc", "send", "n", "--timeout", "60", sent])
-        receiver = self.start([sys.executable, "-m", "mmapipc", "receive", "--timeout", "60", "n"])
+        sender = self.start([sys.executable, "-m", "mmapipc", "send", "n", "--timeout", str(DEADLINE), sent])
+        receiver = self.start([sys.executable, "-m", "mmapipc", "receive", "--timeout", str(DEADLINE), "n"])
         self.assertEqual(receiver.end(), (0, b"hello", ""))
         self.assertEqual(sender.end(), (0, b"", ""))
 

@@ -1,17 +1,23 @@
 """The crash matrix: who is killed outright, when, and what the other end then meets.
 
 Each row runs two real processes and a kill; then the name must work at once.
-And a storm of kills against one persistent stream.
+Who waits is killed, or stopped, in each way of waiting.  And storms of kills
+against persistent streams.
 """
 
 import os
 import random
+import signal
 import subprocess
 import sys
+import unittest
 
 import mmapipc
+from mmapipc._ring import layout
 
-from .helpers import DEADLINE, ChannelTest, eventually, noise
+from .helpers import DEADLINE, MEETS, WINDOWS, Background, ChannelTest, eventually, noise
+from .test_bells import PATIENT
+from .ways import SENDING, WAYS, function, here
 
 CAPACITY = 100
 
@@ -180,10 +186,216 @@ class Matrix(ChannelTest):
         self.exchange()
 
 
+class WaysTest(ChannelTest):
+    def parked(self, end):
+        """Whether that end of this process sleeps until it is rung for."""
+        half = end._link.half
+        return half.words[half.own_calls] & layout.PARKED
+
+    def peer_parked(self, end):
+        """Whether the other end does."""
+        return end._link.half.called & layout.PARKED
+
+
+class Asleep(WaysTest):
+    """One of two is killed while it waits, or while the other waits, in each way that there is to wait."""
+
+    def check_nothing_stays(self):
+        """Once the survivor has left."""
+        if not WINDOWS:
+            self.assertEqual(os.listdir(self.memory), [])
+        self.exchange()
+
+    def test_a_receiver_is_killed_while_it_waits(self):
+        for way in WAYS:
+            with self.subTest(way):
+                child = self.python(
+                    f"{PATIENT}{function(way)}\nend = mmapipc.Receiver(name)\n"
+                    "end.read(1); until_ready(end); end.readinto(bytearray(1))"
+                )
+                sender = mmapipc.Sender(self.name, timeout=DEADLINE)
+                sender.write(b"a")
+                eventually(lambda: not sender.in_flight and self.peer_parked(sender), "it waits")
+                child.kill()
+                with self.assertRaises(mmapipc.ReceiverGone):
+                    sender.check_receiver()
+                with self.assertRaises(mmapipc.ReceiverGone):
+                    sender.write(b"b")
+                    sender.close()
+                sender.abort()
+                self.check_nothing_stays()
+
+    def test_a_sender_is_killed_while_it_waits(self):
+        for way in SENDING:
+            with self.subTest(way):
+                child = self.python(
+                    f"{PATIENT}{function(way)}\nend = mmapipc.Sender(name, capacity=4)\n"
+                    "end.write(b'abcd'); until_ready(end); end.write(b'e')"
+                )
+                with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
+                    eventually(lambda: self.peer_parked(receiver), "it waits")
+                    child.kill()
+                    self.assertEqual(receiver.read(9), b"abcd")
+                    with self.assertRaises(mmapipc.SenderDied):
+                        receiver.read(1)
+                self.check_nothing_stays()
+
+    def test_a_receiver_waits_for_one_that_is_killed(self):
+        for way in WAYS:
+            with self.subTest(way):
+                child = self.python(
+                    "end = mmapipc.Sender(name); end.write(b'a'); sys.stdin.read()", stdin=subprocess.PIPE
+                )
+                with mmapipc.Receiver(self.name, timeout=DEADLINE) as end:
+                    self.assertEqual(end.read(1), b"a")
+                    until_ready = here(way)
+
+                    def receive(end=end, until_ready=until_ready):
+                        until_ready(end)
+                        return end.readinto(bytearray(1))
+
+                    waiting = Background(receive)
+                    eventually(lambda: self.parked(end), "it waits")
+                    child.kill()
+                    with self.assertRaises(mmapipc.SenderDied):
+                        waiting.result()
+                self.check_nothing_stays()
+
+    def test_a_sender_waits_for_one_that_is_killed(self):
+        for way in SENDING:
+            with self.subTest(way):
+                child = self.python(
+                    "end = mmapipc.Receiver(name); end.peek(4); say('up'); sys.stdin.read()", stdin=subprocess.PIPE
+                )
+                end = mmapipc.Sender(self.name, capacity=4, timeout=DEADLINE)
+                end.write(b"abcd")
+                self.assertEqual(child.line(), "up")
+                until_ready = here(way)
+
+                def send(end=end, until_ready=until_ready):
+                    until_ready(end)
+                    return end.write(b"e")
+
+                waiting = Background(send)
+                eventually(lambda: self.parked(end), "it waits")
+                child.kill()
+                with self.assertRaises(mmapipc.ReceiverGone):
+                    waiting.result()
+                end.abort()
+                self.check_nothing_stays()
+
+    def test_one_is_killed_while_it_waits_for_a_role(self):
+        for kind in ("Sender", "Receiver"):
+            with self.subTest(kind), self.both() as (sender, receiver):
+                end = sender if kind == "Sender" else receiver
+                child = self.python(f"{MEETS}mmapipc.{kind}(name, wait_for_role=True, timeout=60)")
+                self.assertEqual(child.line(), str(os.getpid()))
+                child.kill()
+                # It was no end of the stream: nothing comes of it.
+                sender.write(b"a")
+                self.assertEqual(receiver.read(1), b"a")
+                self.assertTrue(end.attached)
+                sender.finish()
+                self.assertEqual(receiver.read(1), b"")
+            self.check_nothing_stays()
+
+
+@unittest.skipIf(WINDOWS, "POSIX only: SIGSTOP")
+class Stopped(WaysTest):
+    """One of two is stopped in the middle of a wait, and goes on later: every byte arrives."""
+
+    def stopped(self, child, move):
+        os.kill(child.pid, signal.SIGSTOP)
+        try:
+            move()
+        finally:
+            os.kill(child.pid, signal.SIGCONT)
+
+    def test_a_receiver_that_waits(self):
+        for way in WAYS:
+            with self.subTest(way):
+                child = self.python(
+                    f"{function(way)}\n"
+                    "end = mmapipc.Receiver(name, timeout=60); buffer = bytearray(9); got = b''\n"
+                    "while True:\n"
+                    "    until_ready(end)\n"
+                    "    count = end.readinto(buffer)\n"
+                    "    got += buffer[:count]\n"
+                    "    if not count: break\n"
+                    "say(got.decode()); end.close()"
+                )
+                with mmapipc.Sender(self.name, capacity=2, timeout=DEADLINE) as sender:
+                    for number in range(10):
+                        eventually(lambda: not sender.in_flight and self.peer_parked(sender), "it waits")
+                        self.stopped(child, lambda: sender.write(b"%d" % number))
+                    eventually(lambda: not sender.in_flight and self.peer_parked(sender), "it waits")
+                    self.stopped(child, sender.finish)
+                self.assertEqual(child.end(), (0, b"0123456789\n", ""))
+
+    def test_a_sender_that_waits(self):
+        for way in SENDING:
+            with self.subTest(way):
+                child = self.python(
+                    f"{function(way)}\nwith mmapipc.Sender(name, capacity=1, timeout=60) as end:\n"
+                    "    for number in range(10):\n"
+                    "        until_ready(end)\n"
+                    "        end.write(b'%d' % number)\n"
+                )
+                got = []
+                with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
+                    for _ in range(9):
+                        eventually(lambda: receiver.in_flight and self.peer_parked(receiver), "it waits")
+                        self.stopped(child, lambda: got.append(receiver.read(1)))
+                    got.append(receiver.readall())
+                self.assertEqual(b"".join(got), b"0123456789")
+                self.assertEqual(child.end(), (0, b"", ""))
+
+    def test_one_that_is_waited_for(self):
+        child = self.python(
+            "with mmapipc.Sender(name, capacity=1) as end, mmapipc.Receiver(name + '.back') as back:\n"
+            "    for line in sys.stdin:\n"
+            "        if line == 'send\\n': end.write(b'a')\n"
+            "        if line == 'take\\n': assert back.read(1) == b'b'\n",
+            stdin=subprocess.PIPE,
+        )
+        with mmapipc.Sender(self.name + ".back", capacity=1, timeout=DEADLINE) as sender:
+            with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
+                sender.write(b"b")
+                ways = [(receiver, way) for way in WAYS] + [(sender, way) for way in SENDING]
+                for end, way in ways:
+                    with self.subTest(way, end=end):
+                        until_ready = here(way)
+                        moved = bytearray(1)
+
+                        def move(end=end, until_ready=until_ready, moved=moved):
+                            until_ready(end)
+                            return end.readinto(moved) if end is receiver else end.write(b"b")
+
+                        os.kill(child.pid, signal.SIGSTOP)
+                        waiting = Background(move)
+                        eventually(lambda: self.parked(end), "it waits")
+                        child.feed(b"send\n" if end is receiver else b"take\n")
+                        os.kill(child.pid, signal.SIGCONT)
+                        self.assertEqual(waiting.result(), 1)
+                        if end is receiver:
+                            self.assertEqual(moved, b"a")
+                child.feed(b"take\n")
+                child.end_input()
+                self.assertEqual(receiver.read(1), b"")
+        self.assertEqual(child.end(), (0, b"", ""))
+
+
+STREAMS = 2  # each with a storm of its own
+ROUNDS = int(os.environ.get("MMAPIPC_STORM", "200" if os.name != "nt" else "40"))
+
+
 class Storm(ChannelTest):
     def test_kills_at_random_moments_lose_and_double_nothing(self):
-        rounds = int(os.environ.get("MMAPIPC_STORM", "200" if os.name != "nt" else "40"))
         seed = int(os.environ.get("MMAPIPC_SEED", "0")) or random.SystemRandom().randrange(1, 2**32)
+        self.side_by_side(Storm.storm, range(seed, seed + STREAMS))
+
+    def storm(self, seed):
+        rounds = ROUNDS // STREAMS
         chance = random.Random(seed)
         target = self.folder / "target"
         # The stream is made as it goes: seeded blocks, until the storm is over.

@@ -279,7 +279,7 @@ class Roles(FileChannelTest):
 say('ready')
 while True:
     try:
-        r = mmapipc.Receiver(name, timeout=60, file={self.path!r})
+        r = mmapipc.Receiver(name, timeout=DEADLINE, file={self.path!r})
         break
     except FileExistsError:
         pass

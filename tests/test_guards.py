@@ -314,8 +314,8 @@ with m.lock():
 class Rights(GuardTest):
     CODE = """
 with mmapipc.Mapping(tagname=tag, access='read', create=False) as m:
-    with m.lock(timeout=60):
-        say('locked'); sys.stdin.readline()
+    with m.lock(timeout=60) as guard:
+        say(f'locked {guard.abandoned}'); sys.stdin.readline()
 """
 
     def test_who_may_only_read_waits_for_writers(self) -> None:
@@ -323,7 +323,7 @@ with mmapipc.Mapping(tagname=tag, access='read', create=False) as m:
             os.chmod(SHM / self.tag, 0o400)
             first, second = (self.nobody(self.CODE) for _ in range(2))
             # With each other they share it, unless root is to be kept out.
-            self.assertEqual((first.line(), second.line()), ("locked", "locked"))
+            self.assertEqual((first.line(), second.line()), ("locked False", "locked False"))
             if ROOT:
                 with Mapping(tagname=self.tag, create=False) as writer:
                     self.assertTrue(self.is_locked(writer))
@@ -335,6 +335,25 @@ with mmapipc.Mapping(tagname=tag, access='read', create=False) as m:
                         reader = self.nobody(self.CODE.replace("60", "0"))
                         self.assertIn("ChannelTimeout", reader.end()[2])
 
+    def test_who_may_only_read_is_told_too(self) -> None:
+        with self.foreign(100, 0o600):
+            # The writer is the same user's, while he may write.
+            writer = self.nobody(self.CODE.replace("'read'", "'write'"))
+            self.assertEqual(writer.line(), "locked False")
+            writer.kill()
+            os.chmod(SHM / self.tag, 0o400)
+            for _ in range(2):  # he cannot repair it, so that stays to be told
+                reader = self.nobody(self.CODE)
+                self.assertEqual(reader.line(), "locked True")
+                reader.end_input()
+                self.assertEqual(reader.end()[0], 0)
+            os.chmod(SHM / self.tag, 0o600)
+            for told in (True, False):
+                writer = self.nobody(self.CODE.replace("'read'", "'write'"))
+                self.assertEqual(writer.line(), f"locked {told}")
+                writer.end_input()
+                self.assertEqual(writer.end()[0], 0)
+
     def test_there_is_no_mutex_with_a_tagname(self) -> None:
         with Mapping(self.name, 10) as made:
             with self.refused(mmapipc.InvalidName, "Windows", about="SM_Mutex"), made.lock(tagname="SM_Mutex"):
@@ -345,7 +364,8 @@ with mmapipc.Mapping(tagname=tag, access='read', create=False) as m:
             before = os.environ["MMAPIPC_DIR"]
             os.environ["MMAPIPC_DIR"] = str(self.folder / "missing")
             try:
-                with self.refused(mmapipc.MemoryRefused, "MMAPIPC_DIR", about=made._label), made.lock():
+                words = (f"{self.folder / 'missing'} is not there", "MMAPIPC_DIR")
+                with self.refused(mmapipc.MemoryRefused, *words, about=made._label), made.lock():
                     pass
             finally:
                 os.environ["MMAPIPC_DIR"] = before

@@ -37,7 +37,7 @@ def run(kind, at, path):
     try:
         sys.setprofile(tick)
         try:
-            end = opener(name, timeout=60, file=path, **options)
+            end = opener(name, timeout=DEADLINE, file=path, **options)
         finally:
             sys.setprofile(None)
             if len(moments) < at:
@@ -58,7 +58,7 @@ class HomesTest(FileChannelTest):
         """How it goes when another process opens an end of the channel in the file."""
         code = f"""
 try:
-    with mmapipc.{kind}(name, timeout=60, file={path!r}) as end:
+    with mmapipc.{kind}(name, timeout=DEADLINE, file={path!r}) as end:
         {code or 'pass'}
     say('opened')
 except mmapipc.ChannelError as error:
@@ -95,7 +95,7 @@ class Races(HomesTest):
 say('ready')
 for line in sys.stdin:
     try:
-        with mmapipc.Sender(sys.argv[2], capacity=100, timeout=60, file=line.rstrip()) as sender:
+        with mmapipc.Sender(sys.argv[2], capacity=100, timeout=DEADLINE, file=line.rstrip()) as sender:
             sender.write(sys.argv[2].encode())
         say('opened')
     except mmapipc.ChannelError as error:
@@ -292,19 +292,19 @@ class Spellings(HomesTest):
         code = f"""
 import threading
 folder, twice = sys.argv[2:]
-with mmapipc.Sender(name, timeout=60, file=folder + '/ring') as sender:
+with mmapipc.Sender(name, timeout=DEADLINE, file=folder + '/ring') as sender:
     for kind in (mmapipc.Sender, mmapipc.Receiver):
         try:
-            with mmapipc.Receiver(name, timeout=60, file=folder + '/ring') as receiver:
-                kind(name, timeout=60, file=twice + '/ring')
+            with mmapipc.Receiver(name, timeout=DEADLINE, file=folder + '/ring') as receiver:
+                kind(name, timeout=DEADLINE, file=twice + '/ring')
         except mmapipc.RoleTaken as error:
             say(error)
 def receive():
-    with mmapipc.Receiver(name, timeout=60, file=twice + '/new') as receiver:
+    with mmapipc.Receiver(name, timeout=DEADLINE, file=twice + '/new') as receiver:
         say(receiver.read())
 waiting = threading.Thread(target=receive)
 waiting.start()
-with mmapipc.Sender(name, timeout=60, file=folder + '/new') as sender:
+with mmapipc.Sender(name, timeout=DEADLINE, file=folder + '/new') as sender:
     sender.write(b'new')
 waiting.join()
 """
@@ -327,6 +327,17 @@ waiting.join()
                 with self.sender(capacity=1000) as sender:
                     sender.write(sent)
                 self.assertEqual(receiver.end(), (0, sent, ""))
+
+    @unittest.skipIf(WINDOWS, "POSIX only: symbolic links for everybody")
+    def test_a_link_to_a_file_that_is_not_there_yet(self) -> None:
+        links = [str(self.folder / name) for name in ("first", "second")]
+        os.symlink(self.path, links[0])
+        os.symlink(links[0], links[1])
+        receiver = self.receive("--file", links[0])
+        with mmapipc.Sender(self.name, timeout=0, file=links[1]) as sender:
+            sender.write(b"by way of two links")
+        self.assertEqual(receiver.end(), (0, b"by way of two links", ""))
+        self.assertTrue(os.path.islink(links[0]))
 
     @unittest.skipIf(WINDOWS, "POSIX only: a file that is open can be replaced")
     def test_the_file_is_replaced_while_receivers_wait(self) -> None:
@@ -428,6 +439,25 @@ class Removed(HomesTest):
                 self.clear()
 
     @unittest.skipIf(WINDOWS, "POSIX only: a file that is open can be removed")
+    def test_nobody_waits_for_a_receiver_that_cannot_come(self) -> None:
+        lost = f"^{self.name}: .*removed or replaced"
+        for remove in (os.unlink, self.replace):
+            with self.subTest(how=remove.__name__):
+                sender = self.sender(capacity=10)
+                with self.receiver() as receiver:
+                    sender.write(bytes(10))
+                    remove(self.path)
+                    # Who is there still gets its bytes.
+                    reading = Background(lambda: receiver.read(20) + receiver.read(20))
+                    sender.write(bytes(5))
+                    self.assertEqual(len(reading.result()), 15)
+                with self.assertRaisesRegex(mmapipc.NoSuchMapping, lost):
+                    sender.write(bytes(20))
+                with self.assertRaisesRegex(mmapipc.NoSuchMapping, lost):
+                    sender.close()
+                self.gone()
+
+    @unittest.skipIf(WINDOWS, "POSIX only: a file that is open can be removed")
     def test_what_was_taken_needs_no_file(self) -> None:
         with self.sender() as sender, self.receiver() as receiver:
             sender.write(b"abc")
@@ -476,7 +506,7 @@ class Killed(HomesTest):
             self.assertEqual((sender.line(), receiver.line()), ("up", "b'a'"))
             sender.kill()
             receiver.kill()
-            # The bells stay, until the next one has used the file.
+            # The bells stay, until a ring in a file is left.
             self.assertTrue(all(name.endswith("-bell") for name in os.listdir(self.memory)))
             self.assertEqual(os.listdir(self.folder), ["ring"])
             # One who waited for a file that never came has left nothing either.
@@ -489,3 +519,45 @@ class Killed(HomesTest):
                 self.assertEqual(receiver.read(2), b"bc")
                 self.assertRaises(mmapipc.SenderDied, receiver.read, 1)
         self.assertEqual(os.listdir(self.memory), [])
+
+    @unittest.skipIf(WINDOWS, "POSIX only: a file that is open can be removed")
+    def test_bells_of_a_file_that_is_gone_do_not_stay(self) -> None:
+        sends = f"s = mmapipc.Sender(name, file={self.path!r}); say('up'); sys.stdin.read()"
+        sender = self.python(sends, stdin=subprocess.PIPE)
+        self.assertEqual(sender.line(), "up")
+        killed = sorted(os.listdir(self.memory))
+        sender.kill()
+        os.rename(self.path, f"{self.path}-renamed")
+        other = mmapipc.Sender(f"{self.name}-other", file=str(self.folder / "other"))
+        there = sorted(os.listdir(self.memory))
+        # Another end leaves, which takes what is nobody's along, and nothing else.
+        self.exchange(self.path)
+        self.assertEqual(sorted(os.listdir(self.memory)), sorted(set(there) - set(killed)))
+        other.abort()
+        self.assertEqual(os.listdir(self.memory), [])
+
+
+@unittest.skipIf(WINDOWS, "POSIX only: bells are files in a directory")
+class OtherDirectories(HomesTest):
+    def test_ends_that_cannot_ring_each_other_look_by_themselves(self) -> None:
+        # Each has bells of its own, as in two containers that share a folder.
+        memory = self.folder / "memory"
+        memory.mkdir()
+        code = f"""
+os.environ['MMAPIPC_DIR'] = {str(memory)!r}
+with mmapipc.Receiver(name, file={self.path!r}, timeout=60) as receiver:
+    while receiver.read(1) == b'x':
+        say(receiver._link.waiter.spans[1])
+"""
+        with self.sender(capacity=100) as sender:
+            receiver = self.python(code)
+
+            def longest_sleep() -> float:
+                sender.write(b"x")
+                seconds = float(receiver.line())
+                eventually(lambda: sender._link.half.called & layout.PARKED, "it sleeps")
+                return seconds
+
+            eventually(lambda: longest_sleep() <= 0.04, "it does not wait for a bell")
+        self.assertEqual(receiver.end(), (0, b"", ""))
+        self.assertEqual(os.listdir(memory), [])

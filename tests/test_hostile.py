@@ -3,7 +3,7 @@
 Every header here is made from a seed, which a failure names.  In the environment
 
     MMAPIPC_SEED       takes a seed instead of a new one
-    MMAPIPC_HEADERS    says how many headers are tried (100000)
+    MMAPIPC_HEADERS    says how many headers are tried (25000)
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from mmapipc._ring.ring import Barrier, Consumer, Producer
 from .helpers import WINDOWS, ChannelTest, noise
 
 SEED = int(os.environ.get("MMAPIPC_SEED") or random.SystemRandom().getrandbits(32))
-HEADERS = int(os.environ.get("MMAPIPC_HEADERS") or 100_000)
+HEADERS = int(os.environ.get("MMAPIPC_HEADERS") or 25_000)
 
 WORDS = layout.HEADER_SIZE // 8
 SENDERS_FIELDS = (layout.WRITE_SEQ, layout.SENDER_STATE, layout.SENDER_PID, layout.SENDER_CALLS)
@@ -392,7 +392,7 @@ class PlainMemory(Seeded):
 
     def test_a_peer_that_changes_every_field_between_two_loads(self):
         outcomes = set()
-        for _ in range(HEADERS // 50):
+        for _ in range(HEADERS // 12):
             capacity = self.chance.choice(CAPACITIES[:3])
             with self.header(capacity, []):
                 outcomes.add(
@@ -504,7 +504,7 @@ class NamedMemory(Seeded, ChannelTest):
         role = Claiming(system.channel_roles(system.place(self.name))).attempt(names.SENDER)
         self.addCleanup(role.release)
         attached = 0
-        for capacity, changes in self.rounds(50):
+        for capacity, changes in self.rounds(12):
             with self.header(capacity, changes), self.channel(capacity) as (_, words):
                 for word, value in changes:
                     words[word] = value
@@ -515,12 +515,12 @@ class NamedMemory(Seeded, ChannelTest):
                         self.read_a_little(receiver)
                 stored = {word for word in range(WORDS) if words[word] != before[word]}
                 self.assertLessEqual(stored, set(RECEIVERS_FIELDS))
-        self.assertEqual(self.tried, HEADERS // 50)
+        self.assertEqual(self.tried, HEADERS // 12)
         self.assertGreater(attached, 0)
 
     def test_a_sender_comes(self):
         came = 0
-        for capacity, changes in self.rounds(50):
+        for capacity, changes in self.rounds(12):
             with self.header(capacity, changes), self.channel(capacity) as (memory, words):
                 for word, value in changes:
                     words[word] = value
@@ -533,13 +533,13 @@ class NamedMemory(Seeded, ChannelTest):
                     sender.abort()
                 stored = {word for word in range(WORDS) if words[word] != before[word]}
                 self.assertLessEqual(stored, {layout.SENDER_STATE})
-        self.assertEqual(self.tried, HEADERS // 50)
+        self.assertEqual(self.tried, HEADERS // 12)
         if not WINDOWS:
             self.assertGreater(came, 0)
 
     def test_both_are_there(self):
         noticed = {True: 0, False: 0}
-        for capacity, changes in self.rounds(50):
+        for capacity, changes in self.rounds(12):
             self.size = size_of_object(capacity)
             persist = self.chance.random() < 0.5
             with self.header(capacity, changes):
@@ -556,7 +556,7 @@ class NamedMemory(Seeded, ChannelTest):
                                 noticed[False] += 1
                             except mmapipc.ChannelError:
                                 noticed[True] += 1
-        self.assertEqual(self.tried, HEADERS // 50)
+        self.assertEqual(self.tried, HEADERS // 12)
         self.assertTrue(noticed[True] and noticed[False])
 
     def close(self, end: io.RawIOBase) -> None:
@@ -580,7 +580,7 @@ for line in sys.stdin:
 """
         peer = self.python(code, str(SEED), stdin=subprocess.PIPE)
         self.assertEqual(peer.line(), "ready")
-        for number in range(max(10, HEADERS // 1000)):
+        for number in range(max(10, HEADERS // 250)):
             capacity = self.chance.choice(CAPACITIES)
             self.size = size_of_object(capacity)
             persist = self.chance.random() < 0.5

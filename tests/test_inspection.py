@@ -24,7 +24,7 @@ from mmapipc._cli.terminal import Picture, cut, human, width
 from mmapipc._ring import layout, states
 from mmapipc._system import names, system
 
-from .helpers import DEADLINE, WAITS, WINDOWS, ChannelTest, Child, by_signal, eventually, noise
+from .helpers import DEADLINE, WAITS, WINDOWS, ChannelTest, Child, alone, by_signal, eventually, noise
 from .terminal import Terminal, TerminalTest
 from .test_hostile import CAPACITIES, FIELDS, HEADERS, SEED, bad_header, targeted_headers
 from .test_names import NAMES
@@ -315,6 +315,7 @@ while True:
         looker.kill()
         self.assertEqual(looker.end()[1:], (b"", ""))
 
+    @alone
     def test_a_healthy_ring_in_a_file_is_never_damaged(self):
         path = str(self.folder / "ring")
         code = f"""
@@ -322,19 +323,23 @@ say('ready')
 path = {path!r}
 number = 0
 while number := number + 1:
-    with mmapipc.Sender(name, capacity=50 + number % 3 * 50, timeout=60, file=path) as sender:
+    with mmapipc.Sender(name, capacity=50 + number % 3 * 50, timeout=DEADLINE, file=path) as sender:
         sender.write(b'abc')
-    with mmapipc.Receiver(name, timeout=60, file=path) as receiver:
+    with mmapipc.Receiver(name, timeout=DEADLINE, file=path) as receiver:
         receiver.read()
 """
         child = self.python(code)
         self.assertEqual(child.line(), "ready")
         eventually(lambda: os.path.exists(path) and os.path.getsize(path), "it begins")
         streams = set()
-        for _ in range(1500):
-            look = self.look(path)  # and not LayoutError
-            streams.add(look.stream and look.stream.stream_id)
-        self.assertGreater(len(streams), 30)
+
+        def looked_often() -> bool:
+            for _ in range(1500):
+                look = self.look(path)  # and not LayoutError
+                streams.add(look.stream and look.stream.stream_id)
+            return len(streams) > 30
+
+        eventually(looked_often, "it has begun many streams")
         child.kill()
 
     def look(self, file=None):
@@ -391,12 +396,40 @@ while number := number + 1:
         if ends:
             go()
 
+    def test_no_moment_of_leaving_is_stale(self):
+        seen = []
+
+        def look(frame, event, argument):
+            if event == "return" or argument is not None and argument.__name__ == "setprofile":
+                return
+            try:
+                seen.append(self.look().status)
+            except inspection.NoChannel:
+                seen.append("nothing")
+
+        for last in ("sender", "receiver"):
+            with self.subTest(last=last):
+                sender = mmapipc.Sender(self.name, capacity=100, timeout=DEADLINE)
+                receiver = mmapipc.Receiver(self.name, timeout=DEADLINE)
+                sender.finish()
+                ends = [sender, receiver] if last == "receiver" else [receiver, sender]
+                for end in ends:
+                    sys.setprofile(look)
+                    try:
+                        end.close()
+                    finally:
+                        sys.setprofile(None)
+                self.assertNotIn("stale", seen)
+                self.assertGreater(len(seen), 100)
+                del seen[:]
+
+    @alone
     def test_a_channel_whose_ends_come_and_go_is_never_stale(self):
         code = """
 say('ready')
 while True:
-    sender = mmapipc.Sender(name, capacity=100, timeout=60)
-    receiver = mmapipc.Receiver(name, timeout=60)
+    sender = mmapipc.Sender(name, capacity=100, timeout=DEADLINE)
+    receiver = mmapipc.Receiver(name, timeout=DEADLINE)
     sender.finish()
     (sender if sys.argv[2] == 'sender' else receiver).close()
     (receiver if sys.argv[2] == 'sender' else sender).close()
@@ -527,35 +560,36 @@ class OnATerminal(TerminalTest):
             yield from drawn
 
     def test_it_is_drawn_in_place_in_any_width(self):
-        for columns in (80, 40, 12):
-            with self.subTest(columns=columns):
-                self.resize(columns)
-                terminal = Terminal()
-                with self.both(capacity=1000) as (sender, receiver):
-                    sender.write(bytes(500))
-                    child = self.watch()
-                    text = ""
-                    while text.count("\x1b[J") < 4 or not text.endswith("\x1b[J"):
-                        text += self.read()  # a picture may come in pieces
-                    terminal.write(text)
-                    self.assertEqual((len(terminal.lines), terminal.row), (13, 12))
-                    receiver.read(200)
-                    sender.finish()
-                    receiver.read(500)
-                self.assertEqual(child.end(), (0, b"", ""))
-                os.write(self.slave, b"end\n")
-                while "end" not in terminal.lines:
-                    terminal.write(self.read())
-                self.assertLess(terminal.longest, columns)
-                # The last picture, and nothing of the earlier ones.
-                self.assertEqual(terminal.lines[12:], ["end", ""])
-                self.assertEqual(terminal.lines[0], cut(f"name      {self.name}", columns - 1))
-                if columns >= 40:
-                    self.assertEqual(terminal.lines[2], "status    ended")
-                    self.assertRegex(terminal.lines[8], r"^written   [0-9.]+ B/s, 500 B$")
-                    self.assertEqual(terminal.lines[10], "in flight 0 B")
-                    self.assertRegex(terminal.lines[11], r"^ring      \[-+\]   0\.0 %$")
-                    self.assertEqual(len(terminal.lines[11]), min(columns - 1, 60))
+        def case(self, columns):
+            self.resize(columns)
+            terminal = Terminal()
+            with self.both(capacity=1000) as (sender, receiver):
+                sender.write(bytes(500))
+                child = self.watch()
+                text = ""
+                while text.count("\x1b[J") < 4 or not text.endswith("\x1b[J"):
+                    text += self.read()  # a picture may come in pieces
+                terminal.write(text)
+                self.assertEqual((len(terminal.lines), terminal.row), (13, 12))
+                receiver.read(200)
+                sender.finish()
+                receiver.read(500)
+            self.assertEqual(child.end(), (0, b"", ""))
+            os.write(self.slave, b"end\n")
+            while "end" not in terminal.lines:
+                terminal.write(self.read())
+            self.assertLess(terminal.longest, columns)
+            # The last picture, and nothing of the earlier ones.
+            self.assertEqual(terminal.lines[12:], ["end", ""])
+            self.assertEqual(terminal.lines[0], cut(f"name      {self.name}", columns - 1))
+            if columns >= 40:
+                self.assertEqual(terminal.lines[2], "status    ended")
+                self.assertRegex(terminal.lines[8], r"^written   [0-9.]+ B/s, 500 B$")
+                self.assertEqual(terminal.lines[10], "in flight 0 B")
+                self.assertRegex(terminal.lines[11], r"^ring      \[-+\]   0\.0 %$")
+                self.assertEqual(len(terminal.lines[11]), min(columns - 1, 60))
+
+        self.side_by_side(case, (80, 40, 12))
 
     def test_it_follows_the_size_of_the_terminal(self):
         with self.both(capacity=1000) as (sender, _):
@@ -827,12 +861,13 @@ class Hostile(InspectionTest):
             memory.close()
             system.remove(place)
 
+    @mock.patch.object(inspection, "_MOMENT", 0)  # nobody is about to tidy up
     def test_every_header_is_shown_or_refused_in_one_line(self):
         chance = random.Random(SEED)
         refused = shown = 0
         for capacity in CAPACITIES:
             headers = [*targeted_headers(capacity)]
-            headers = chance.sample(headers, 200) + [bad_header(chance, capacity) for _ in range(HEADERS // 500)]
+            headers = chance.sample(headers, 200) + [bad_header(chance, capacity) for _ in range(HEADERS // 125)]
             with self.channel(capacity) as words:
                 good = words.tolist()
                 for changes in headers:
@@ -859,6 +894,7 @@ class Hostile(InspectionTest):
                     self.assertEqual(words.tolist(), before)
         self.assertTrue(shown and refused, (shown, refused))
 
+    @mock.patch.object(inspection, "_MOMENT", 0)
     def test_a_peer_that_stores_into_every_field_all_the_time(self):
         code = f"""
 import random
@@ -894,28 +930,31 @@ with memory.map({layout.HEADER_SIZE}) as page, memoryview(page) as octets, octet
         self.assertEqual(seen, {True, False})
 
     def test_the_commands(self):
-        with self.channel(100) as words:
-            for word, value, told in (
-                (layout.MAGIC, 7, "not an mmapipc channel"),
-                (layout.MAGIC, int.from_bytes(b"mmapipc\x63", sys.byteorder), "layout version 99"),
-                (layout.CAPACITY, 2**62, "does not fit"),
-                (layout.CAPACITY, 2**64 - 1, "impossible sizes"),
-                (layout.WRITE_SEQ, 101, "sequences 0 and 101"),
-                (layout.READ_SEQ, 1, "sequences 1 and 0"),
-                (layout.SENDER_STATE, 4, "sender state 4"),
-                (layout.RECEIVER_STATE, 2**64 - 1, "receiver state"),
-                (layout.RECEIVER_PID, 2**32, "pids"),
-            ):
+        def case(self, damage):
+            word, value, told = damage
+            with self.channel(100) as words:
                 good, words[word] = words[word], value
-                with self.subTest(word=word, value=value):
-                    self.assertIn(told, self.refused("inspect", self.name))
-                    text = self.shown("list", self.name)
-                    self.assertTrue(text.startswith(f"{self.name}  unusable     ") and told in text, text)
-                    self.assertEqual(text.count("\n"), 1)
-                    (entry,) = json.loads(self.shown("list", "--json", self.name))
-                    self.assertEqual((entry["name"], entry["status"]), (self.name, "unusable"))
+                self.assertIn(told, self.refused("inspect", self.name))
+                text = self.shown("list", self.name)
+                self.assertTrue(text.startswith(f"{self.name}  unusable     ") and told in text, text)
+                self.assertEqual(text.count("\n"), 1)
+                (entry,) = json.loads(self.shown("list", "--json", self.name))
+                self.assertEqual((entry["name"], entry["status"]), (self.name, "unusable"))
                 words[word] = good
-            self.assertIn("status", self.shown("inspect", self.name))
+                self.assertIn("status", self.shown("inspect", self.name))
+
+        damages = (
+            (layout.MAGIC, 7, "not an mmapipc channel"),
+            (layout.MAGIC, int.from_bytes(b"mmapipc\x63", sys.byteorder), "layout version 99"),
+            (layout.CAPACITY, 2**62, "does not fit"),
+            (layout.CAPACITY, 2**64 - 1, "impossible sizes"),
+            (layout.WRITE_SEQ, 101, "sequences 0 and 101"),
+            (layout.READ_SEQ, 1, "sequences 1 and 0"),
+            (layout.SENDER_STATE, 4, "sender state 4"),
+            (layout.RECEIVER_STATE, 2**64 - 1, "receiver state"),
+            (layout.RECEIVER_PID, 2**32, "pids"),
+        )
+        self.side_by_side(case, damages)
 
     @unittest.skipIf(WINDOWS, "POSIX only: files")
     def test_files_that_are_too_short(self):

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import itertools
 import os
 import re
 import signal
@@ -48,20 +49,21 @@ class Streams(ChannelTest):
         self.assertEqual(receiver.end(), (0, b"", ""))
 
     def test_limits_hold_bytes_back(self):
-        for limited in ("send", "receive"):
-            with self.subTest(limited=limited):
-                # Long enough for a receiver that starts a second after the sender has begun to fill the ring.
-                sent = noise(120_000)
-                options = {limited: ["--limit-rate", "60kB"]}
-                receiver = self.receive(*options.get("receive", []))
-                sender = self.send(self.file(sent), *options.get("send", []))
-                got = receiver.process.stdout.read(1)
-                began = time.perf_counter()
-                got += receiver.process.stdout.read()
-                # Not the first slice, which goes at once.
-                self.assertGreater(time.perf_counter() - began, 0.75)
-                self.assertTrue(got == sent)
-                self.assertEqual((receiver.end(), sender.end()), ((0, b"", ""), (0, b"", "")))
+        def case(self, limited):
+            # Long enough for a receiver that starts a second after the sender has begun to fill the ring.
+            sent = noise(120_000)
+            options = {limited: ["--limit-rate", "60kB"]}
+            receiver = self.receive(*options.get("receive", []))
+            sender = self.send(self.file(sent), *options.get("send", []))
+            got = receiver.process.stdout.read(1)
+            began = time.perf_counter()
+            got += receiver.process.stdout.read()
+            # Not the first slice, which goes at once.
+            self.assertGreater(time.perf_counter() - began, 0.75)
+            self.assertTrue(got == sent)
+            self.assertEqual((receiver.end(), sender.end()), ((0, b"", ""), (0, b"", "")))
+
+        self.side_by_side(case, ("send", "receive"))
 
     def test_what_a_silent_source_did_not_use_is_not_made_up_for(self):
         with mock.patch.object(passing.time, "perf_counter", return_value=time.perf_counter() - 3600):
@@ -418,13 +420,15 @@ class OnATerminal(TerminalTest):
                 self.assertRegex(shown, r"\A(typed\r\n)?mmapipc: [^\r]*\r\nend\r\n\Z")
 
     def test_who_waits_for_long_says_so(self):
-        receiver = self.on_terminal('>"$0" 2>"$0"', "receive", self.name)
-        self.assertEqual(self.until("\n"), f"mmapipc: waiting for a sender on '{self.name}'\r\n")
-        sender = self.send(stdin=subprocess.PIPE)
-        sender.feed(b"hello\n")
-        self.assertEqual(self.until("\n"), "hello\r\n")
-        self.assertEqual((sender.end(), receiver.end()), ((0, b"", ""), (0, b"", "")))
-        for typed in (False, True):
+        def receives(self):
+            receiver = self.on_terminal('>"$0" 2>"$0"', "receive", self.name)
+            self.assertEqual(self.until("\n"), f"mmapipc: waiting for a sender on '{self.name}'\r\n")
+            sender = self.send(stdin=subprocess.PIPE)
+            sender.feed(b"hello\n")
+            self.assertEqual(self.until("\n"), "hello\r\n")
+            self.assertEqual((sender.end(), receiver.end()), ((0, b"", ""), (0, b"", "")))
+
+        def sends(self, typed):
             redirections = ('>"$0"', '<"$0"')[typed] + ' 2>"$0"'
             sender = self.on_terminal(redirections, "send", self.name, *([] if typed else [self.file(b"hello")]))
             text = self.until(f"mmapipc: waiting for a receiver on '{self.name}'\r\n")
@@ -434,6 +438,11 @@ class OnATerminal(TerminalTest):
             self.assertEqual(sender.end(), (0, b"", ""))
             os.write(self.slave, b"end\n")
             self.assertEqual(self.until("end\r\n", text).count("mmapipc: "), 1)
+
+        def case(self, typed):
+            receives(self) if typed is None else sends(self, typed)
+
+        self.side_by_side(case, (None, False, True))
 
     def test_nor_is_it_said_where_nobody_wants_to_know(self):
         waits = ("--timeout", "2.5")  # longer than what is told of
@@ -446,52 +455,54 @@ class OnATerminal(TerminalTest):
         self.assertRegex(self.until("\n"), rf"\Ammapipc: [^\n]*: {told}\r\n\Z")
 
     def test_who_waits_for_a_role_says_who_has_it(self):
-        for where in ([], ["--file", str(self.folder / "ring")]):
-            with self.subTest(where=where):
-                file = where[1] if where else None
-                with mmapipc.Sender(self.name, timeout=DEADLINE, file=file) as holder:
-                    has_it = rf"on '{self.name}' \(pid {os.getpid()} has it\)"
-                    # One that draws its progress, and one that does not.
-                    with mmapipc.Receiver(self.name, timeout=DEADLINE, file=file):
-                        receiver = self.on_terminal('2>"$0"', "receive", self.name, "--wait", *where)
-                        self.until(rf"\rwaiting for the receiver's role {has_it}")
-                        receiver.process.send_signal(signal.SIGINT)
-                        self.assertEqual(receiver.end()[0], by_signal(signal.SIGINT))
-                        self.until("interrupted\r\n")
-                        sender = self.on_terminal(
-                            '>"$0" 2>"$0"', "send", self.name, "--wait", "-B", "5", *where, self.file(b"hello")
-                        )
-                        self.until(rf"\Ammapipc: waiting for the sender's role {has_it}\r\n")
-                        holder.finish()
-                    # From here on the other one has the role.
-                if not where:
-                    self.until(rf"\Ammapipc: waiting for a receiver on '{self.name}'\r\n")
-                self.assertEqual(self.receive(*where).end(), (0, b"hello", ""))
-                self.assertEqual(sender.end(), (0, b"", ""))
+        def case(self, where):
+            file = where[1] if where else None
+            with mmapipc.Sender(self.name, timeout=DEADLINE, file=file) as holder:
+                has_it = rf"on '{self.name}' \(pid {os.getpid()} has it\)"
+                # One that draws its progress, and one that does not.
+                with mmapipc.Receiver(self.name, timeout=DEADLINE, file=file):
+                    receiver = self.on_terminal('2>"$0"', "receive", self.name, "--wait", *where)
+                    self.until(rf"\rwaiting for the receiver's role {has_it}")
+                    receiver.process.send_signal(signal.SIGINT)
+                    self.assertEqual(receiver.end()[0], by_signal(signal.SIGINT))
+                    self.until("interrupted\r\n")
+                    sender = self.on_terminal(
+                        '>"$0" 2>"$0"', "send", self.name, "--wait", "-B", "5", *where, self.file(b"hello")
+                    )
+                    self.until(rf"\Ammapipc: waiting for the sender's role {has_it}\r\n")
+                    holder.finish()
+                # From here on the other one has the role.
+            if not where:
+                self.until(rf"\Ammapipc: waiting for a receiver on '{self.name}'\r\n")
+            self.assertEqual(self.receive(*where).end(), (0, b"hello", ""))
+            self.assertEqual(sender.end(), (0, b"", ""))
+
+        self.side_by_side(case, ([], ["--file", str(self.folder / "ring")]))
 
     def test_it_fits_any_width_and_is_cleaned_up(self):
-        for columns in (80, 40, 12):
-            with self.subTest(columns=columns):
-                self.resize(columns)
-                sent = noise(60_000)
-                sender = self.on_terminal(
-                    '2>"$0"', "send", self.name, self.file(sent), "--progress", "--limit-rate", "100kB"
-                )
-                text = self.until("waiting|\\.\\.\\.")
-                with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
-                    # Not readall(), which acknowledges at the end only.
-                    self.assertEqual(b"".join(iter(lambda: receiver.read(5000), b"")), sent)
-                self.assertEqual(sender.end()[0], 0)
-                text = self.until("s, .*/s\r\n", text)
-                lines, _ = self.shown(text)
-                self.assertRegex("".join(lines), rf"\A{summary(self.name, 'sent', 60000)}\Z")
-                drawn, _, _ = text.rpartition("mmapipc: ")
-                self.assertLess(self.shown(drawn)[1], columns)
-                if columns >= 40:
-                    self.assertRegex(drawn, rf"\r +{SIZE} +[0-9]+ % .*ETA 0:00:0[0-9]")
-                if columns == 80:
-                    self.assertIn("(mean", drawn)
-                    self.assertIn("ring ", drawn)
+        def case(self, columns):
+            self.resize(columns)
+            sent = noise(60_000)
+            sender = self.on_terminal(
+                '2>"$0"', "send", self.name, self.file(sent), "--progress", "--limit-rate", "100kB", "-B", "9000"
+            )
+            text = self.until("waiting|\\.\\.\\.")
+            with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
+                # Not readall(), which acknowledges at the end only.
+                self.assertEqual(b"".join(iter(lambda: receiver.read(5000), b"")), sent)
+            self.assertEqual(sender.end()[0], 0)
+            text = self.until("s, .*/s\r\n", text)
+            lines, _ = self.shown(text)
+            self.assertRegex("".join(lines), rf"\A{summary(self.name, 'sent', 60000)}\Z")
+            drawn, _, _ = text.rpartition("mmapipc: ")
+            self.assertLess(self.shown(drawn)[1], columns)
+            if columns >= 40:
+                self.assertRegex(drawn, rf"\r +{SIZE} +[0-9]+ % .*ETA 0:00:0[0-9]")
+            if columns == 80:
+                self.assertIn("(mean", drawn)
+                self.assertIn("ring ", drawn)
+
+        self.side_by_side(case, (80, 40, 12))
 
     def test_what_is_in_flight_has_not_arrived(self):
         sender = self.on_terminal('2>"$0"', "send", self.name, self.file(noise(60_000)), "--progress")
@@ -533,24 +544,25 @@ class OnATerminal(TerminalTest):
     def test_one_that_is_stopped_holds_nobody_up(self):
         import termios
 
-        for what in ("the end", "a signal"):
-            for options in ((), ("--progress",)):
-                with self.subTest(what=what, options=options):
-                    receiver = self.on_terminal('2>"$0" >/dev/null', "receive", self.name, *options)
-                    try:
-                        with mmapipc.Sender(self.name, timeout=DEADLINE) as sender:
-                            sender.write(b"part")
-                            eventually(lambda sender=sender: not sender.in_flight, "it receives")
-                            termios.tcflow(self.slave, termios.TCOOFF)
-                            if what == "a signal":
-                                receiver.process.send_signal(signal.SIGTERM)
-                                self.assertEqual(receiver.process.wait(DEADLINE), by_signal(signal.SIGTERM))
-                        self.assertEqual(
-                            receiver.process.wait(DEADLINE), 0 if what == "the end" else by_signal(signal.SIGTERM)
-                        )
-                    finally:
-                        termios.tcflow(self.slave, termios.TCOON)
-                        termios.tcflush(self.slave, termios.TCOFLUSH)
+        def stop(self, case):
+            what, options = case
+            receiver = self.on_terminal('2>"$0" >/dev/null', "receive", self.name, *options)
+            try:
+                with mmapipc.Sender(self.name, timeout=DEADLINE) as sender:
+                    sender.write(b"part")
+                    eventually(lambda sender=sender: not sender.in_flight, "it receives")
+                    termios.tcflow(self.slave, termios.TCOOFF)
+                    if what == "a signal":
+                        receiver.process.send_signal(signal.SIGTERM)
+                        self.assertEqual(receiver.process.wait(DEADLINE), by_signal(signal.SIGTERM))
+                self.assertEqual(
+                    receiver.process.wait(DEADLINE), 0 if what == "the end" else by_signal(signal.SIGTERM)
+                )
+            finally:
+                termios.tcflow(self.slave, termios.TCOON)
+                termios.tcflush(self.slave, termios.TCOFLUSH)
+
+        self.side_by_side(stop, itertools.product(("the end", "a signal"), ((), ("--progress",))))
 
     def test_lines_for_a_dumb_one(self):
         child = self.on_terminal('2>"$0"', "receive", self.name, TERM="dumb")
@@ -569,7 +581,7 @@ class Blocked(ChannelTest):
             begun.set()
             ended.wait()
 
-        with mock.patch.object(progress, "tell", tell), mock.patch.object(progress, "PATIENCE", 0):
+        with mock.patch.object(progress, "tell", tell), mock.patch.object(progress, "LONGEST_STOP", 0):
             with progress.Watch(self.name, None, sends=True, waits_for_role=False) as watch:
                 with self.both() as (sender, receiver), watch.following(sender):
                     watch.say("something")

@@ -23,7 +23,7 @@ from mmapipc import Mapping
 from mmapipc._meeting import homes
 from mmapipc._system import names, system
 
-from .helpers import WINDOWS, ChannelTest, Child, eventually, noise
+from .helpers import DEADLINE, WINDOWS, ChannelTest, Child, eventually, noise
 from .test_names import NAMES
 from .test_shortage import DROP_ROOT, LINUX
 
@@ -334,7 +334,8 @@ class Lives(MappingTest):
             with self.assertRaises(KeyError), made:
                 raise KeyError
             self.assertTrue(made.closed)
-            self.assertTrue(self.gone())
+            if not WINDOWS:  # there what keeps the memory keeps its name
+                self.assertTrue(self.gone())
             self.assertIn(b"cde", bytes(kept))  # it keeps the memory
 
     def test_a_slice_outlives_one_that_is_collected(self):
@@ -344,9 +345,12 @@ class Lives(MappingTest):
                 kept = made.buf[2:5]
                 del made
                 gc.collect()
-            self.assertTrue(self.gone())
+            if not WINDOWS:  # as above
+                self.assertTrue(self.gone())
             kept[:] = b"cde"
             self.assertEqual(bytes(kept), b"cde")
+            del kept
+            self.assertTrue(self.gone())
 
     def test_collected_without_close(self):
         with self.assertWarnsRegex(ResourceWarning, f"unclosed <mmapipc.Mapping '{self.name}' 10 of 10 bytes>"):
@@ -978,12 +982,12 @@ class OtherKinds(MappingTest):
 
     @unittest.skipIf(WINDOWS, "POSIX only: files can be locked by anybody")
     def test_a_file_that_stays_locked(self):
-        from mmapipc._system.posix import locks
+        from mmapipc._system.posix import locks, memory
 
         place = system.place(self.name).location
         with open(os.open(place, os.O_CREAT | os.O_RDWR, 0o600), "r+b", buffering=0) as file:
             self.assertTrue(locks.lock(file))
-            with mock.patch("mmapipc._system.posix.memory._MAKING", 0.05):
+            with mock.patch.object(memory, "_MAKING", 0.05):
                 with self.refused(mmapipc.MemoryRefused, place):
                     Mapping(self.name, 10)
         self.assertTrue(self.gone())
@@ -1022,7 +1026,7 @@ class Channels(MappingTest):
     def test_the_name_of_a_mapping(self):
         with Mapping(self.name, 10_000) as made:
             with mock.patch.object(homes, "_LINGER", 3), self.refused(mmapipc.MemoryRefused, "still holds memory"):
-                mmapipc.Sender(self.name, timeout=60)
+                mmapipc.Sender(self.name, timeout=DEADLINE)
             with self.refused(mmapipc.ChannelTimeout):
                 mmapipc.Receiver(self.name, timeout=0)
             made.buf[:] = noise(10_000)

@@ -6,7 +6,7 @@ import mmapipc
 from mmapipc._system import names, system
 from mmapipc.errors import InvalidName
 
-from .helpers import WINDOWS, ChannelTest
+from .helpers import DEADLINE, WINDOWS, ChannelTest
 
 NAMES = ("plain", "with space", "a/b", "a\\b", "..", ".", "ü", "日本語", "a%2Fb", "~", "x+sender", "NUL", "a\0b", "\n", "\udcff")
 
@@ -49,8 +49,8 @@ class Carrying(ChannelTest):
         pairs = []
         for name in (*NAMES, "x" * names.LONGEST_NAME):
             name = name.replace("plain", self.name)
-            sender = mmapipc.Sender(name, capacity=64, timeout=10)
-            receiver = mmapipc.Receiver(name, timeout=10)
+            sender = mmapipc.Sender(name, capacity=64, timeout=DEADLINE)
+            receiver = mmapipc.Receiver(name, timeout=DEADLINE)
             pairs.append((name, sender, receiver))
         for name, sender, _ in pairs:
             sender.write(name.encode(errors="surrogatepass")[:64])
@@ -60,7 +60,7 @@ class Carrying(ChannelTest):
             receiver.close()
 
     def test_local_and_plain_names_are_one(self):
-        with mmapipc.Sender(f"Local\\{self.name}", timeout=10) as sender:
-            with mmapipc.Receiver(self.name, timeout=10) as receiver:
+        with mmapipc.Sender(f"Local\\{self.name}", timeout=DEADLINE) as sender:
+            with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
                 sender.write(b"x")
                 self.assertEqual(receiver.read(1), b"x")

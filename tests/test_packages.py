@@ -10,7 +10,7 @@ from pathlib import Path
 
 import mmapipc
 
-from .helpers import ChannelTest, noise
+from .helpers import DEADLINE, ChannelTest, noise
 
 PACKAGE = Path(mmapipc.__file__).parent
 
@@ -35,8 +35,8 @@ class Zipapps(ChannelTest):
     def test_a_stream(self):
         sent = noise(300_000)
         target = self.folder / "target"
-        receiver = self.run_pyz("receive", self.name, "-o", str(target), "--timeout", "60")
-        sender = self.run_pyz("send", self.name, "--timeout", "60", stdin=subprocess.PIPE)
+        receiver = self.run_pyz("receive", self.name, "-o", str(target), "--timeout", str(DEADLINE))
+        sender = self.run_pyz("send", self.name, "--timeout", str(DEADLINE), stdin=subprocess.PIPE)
         sender.feed(sent)
         self.assertEqual(sender.end(), (0, b"", ""))
         self.assertEqual(receiver.end(), (0, b"", ""))

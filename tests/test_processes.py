@@ -22,7 +22,7 @@ class Claims(ChannelTest):
                 code = f"""
 say('ready'); sys.stdin.readline()
 try:
-    end = mmapipc.{kind}(name, timeout=60)
+    end = mmapipc.{kind}(name, timeout=DEADLINE)
     say('won'); sys.stdin.readline(); os._exit(0)
 except FileExistsError as error:
     say(error)
@@ -88,7 +88,7 @@ class Turns(ChannelTest):
             for is_killed in (False, True):
                 # Receivers follow each other in one stream.
                 sender = kind == "Receiver" and mmapipc.Sender(self.name, timeout=DEADLINE, persist=True, file=file)
-                opens = f"end = mmapipc.{kind}(name, timeout=60, file={file!r}"
+                opens = f"end = mmapipc.{kind}(name, timeout=DEADLINE, file={file!r}"
                 first = self.python(f"{opens}); say('up'); sys.stdin.readline(); end.abort()", stdin=-1)
                 self.assertEqual(first.line(), "up")
                 then = "end.write(b'its own'); end.close()" if kind == "Sender" else "say(end.read())"
@@ -116,7 +116,7 @@ class Turns(ChannelTest):
 
         def check(kind, file):
             then = f"end.write(sys.argv[2].encode()); {taken}" if kind == "Sender" else "say(end.read().decode()); end.close()"
-            code = f"{MEETS}end = mmapipc.{kind}(name, timeout=60, file={file!r}, wait_for_role=True); {then}"
+            code = f"{MEETS}end = mmapipc.{kind}(name, timeout=DEADLINE, file={file!r}, wait_for_role=True); {then}"
             with mmapipc.Sender(self.name, timeout=DEADLINE, file=file) as sender:
                 with mmapipc.Receiver(self.name, timeout=DEADLINE, file=file) as receiver:
                     many = [self.python(code, str(number)) for number in range(10)]
@@ -169,8 +169,9 @@ class Turns(ChannelTest):
         def check(kind, file):
             with mmapipc.Sender(self.name, timeout=DEADLINE, file=file) as sender:
                 with mmapipc.Receiver(self.name, timeout=DEADLINE, file=file) as receiver:
+                    # What was being opened just then goes to the collector, which in development mode says so.
                     code = (
-                        "import signal, threading\n"
+                        "import signal, threading, warnings; warnings.simplefilter('ignore', ResourceWarning)\n"
                         "def press(): sys.stdin.readline(); signal.raise_signal(signal.SIGINT)\n"
                         "threading.Thread(target=press, daemon=True).start()\n"
                         f"try: mmapipc.{kind}(name, file={file!r}, wait_for_role=True)\n"
@@ -263,7 +264,7 @@ class Deaths(ChannelTest):
         sender = self.python("s = mmapipc.Sender(name); s.write(b'old'); say('up'); sys.stdin.read()\n", stdin=-1)
         self.assertEqual(sender.line(), "up")
         sender.kill()
-        receiver = self.receive("--timeout", "60")
+        receiver = self.receive("--timeout", str(DEADLINE))
         with mmapipc.Sender(self.name, timeout=DEADLINE) as s:
             s.write(b"new")
         self.assertEqual(receiver.end(), (0, b"new", ""))
@@ -284,7 +285,7 @@ class Forks(ChannelTest):
     def test_a_forked_child_owns_neither_end(self):
         code = """
 import signal
-s = mmapipc.Sender(name, timeout=60)
+s = mmapipc.Sender(name, timeout=DEADLINE)
 s.write(b'from the parent')
 pid = os.fork()
 if not pid:
@@ -319,7 +320,7 @@ say('forked'); sys.stdin.read()
     def test_a_child_that_exits_does_not_end_the_parents_stream(self):
         for leave in self.EXITS:
             code = f"""
-s = mmapipc.Sender(name, capacity=100, timeout=60)
+s = mmapipc.Sender(name, capacity=100, timeout=DEADLINE)
 s.write(b'before ')
 pid = os.fork()
 if not pid:
@@ -337,7 +338,7 @@ s.close()
     def test_a_child_that_exits_does_not_leave_the_parents_stream(self):
         for leave in self.EXITS:
             code = f"""
-r = mmapipc.Receiver(name, timeout=60)
+r = mmapipc.Receiver(name, timeout=DEADLINE)
 view = r.peek(1)
 pid = os.fork()
 if not pid:
@@ -358,7 +359,7 @@ r.close()
 
     def test_a_child_does_not_hold_the_receivers_role_beyond_its_parent(self):
         code = """
-r = mmapipc.Receiver(name, timeout=60)
+r = mmapipc.Receiver(name, timeout=DEADLINE)
 r.read(1)
 pid = os.fork()
 if not pid:

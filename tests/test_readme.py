@@ -242,6 +242,15 @@ async def main():
         self.assertEqual(self.ends_well(self.snippet(self.renamed(text, "table"))).strip(), b"123")
 
 
+    @shows('with mmapipc.Mapping(tagname="ShareMemoryTest", size=1 << 20) as m:   # opened, or made')
+    def test_memory_of_any_program(self, text):
+        text = self.renamed(text, "ShareMemoryTest")
+        check = f"    with mmapipc.Mapping(tagname={self.name!r}, create=False) as n: print(bytes(n.buf[:5]))\n"
+        self.assertIn("    m.unlink()", text)
+        child = self.snippet(text.replace("    m.unlink()", check + "    m.unlink()"))
+        self.assertEqual(self.ends_well(child).strip(), b"b'hello'")
+
+
 @unittest.skipUnless(WINDOWS, "Windows only: its command line")
 class WindowsCommands(ReadmeTest):
     @shows("py scripts\\send.py greeting photo.jpg")
@@ -385,6 +394,19 @@ class Commands(ReadmeTest):
         self.assertIn("stale", self.ends_well(self.shell(listing)).decode())
         self.assertEqual(self.ends_well(self.shell(remove)), b"")
         self.assertEqual(self.ends_well(self.shell(listing)), b"")
+
+    @shows("mmapipc map --tagname ShareMemoryTest --create 1MiB                  # make it; hold it until Ctrl-C")
+    def test_memory_of_any_program(self, text):
+        making, *others = self.renamed(text, "ShareMemoryTest").splitlines()
+        maker = self.shell(making, stdin=subprocess.PIPE)
+        eventually(lambda: os.path.exists(f"/dev/shm/{self.name}"), "it is there")
+        stored, shown, copied = (self.ends_well(self.shell(line)) for line in others)
+        self.assertEqual((stored, copied), (b"", b"hello"))
+        self.assertIn(b"1048576 bytes", shown)
+        self.assertIn(b"|hello...........|", shown)
+        os.killpg(maker.pid, signal.SIGINT)
+        maker.end()
+        self.assertFalse(os.path.exists(f"/dev/shm/{self.name}"))
 
     @shows("mmapipc receive greeting --file mailbox")
     def test_a_ring_in_a_file(self, text):

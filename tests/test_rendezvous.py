@@ -231,7 +231,7 @@ def opens(kind, at, path):
             os.read(wait, 1)
             os._exit(0)
     sys.setprofile(tick)
-    end = getattr(mmapipc, kind)(name, timeout=60, file=path)
+    end = getattr(mmapipc, kind)(name, timeout=DEADLINE, file=path)
     sys.setprofile(None)
     os.write(said, b'.' if len(moments) < at else b'-')
     signal.pause()

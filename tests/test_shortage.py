@@ -135,7 +135,7 @@ except mmapipc.MemoryRefused as error:
     say(errno.errorcode[error.errno])
 say(os.listdir(place))
 # What a stream has been given stays its own when others take the rest.
-with mmapipc.Sender(name, capacity=20_000, timeout=60) as s, mmapipc.Receiver(name, timeout=60) as r:
+with mmapipc.Sender(name, capacity=20_000, timeout=DEADLINE) as s, mmapipc.Receiver(name, timeout=DEADLINE) as r:
     with open(place + '/ballast', 'wb', buffering=0) as ballast:
         try:
             while ballast.write(bytes(4096)): pass
@@ -287,7 +287,7 @@ with mmapipc.Sender(name, capacity=100, timeout=0) as sender, mmapipc.Receiver(n
     say(receiver.read(5).decode())
 say(os.listdir({str(self.memory)!r}))
 """
-        opens = "sender, receiver = mmapipc.Sender(name, capacity=100, timeout=60), mmapipc.Receiver(name, timeout=60)\n"
+        opens = "sender, receiver = mmapipc.Sender(name, capacity=100, timeout=DEADLINE), mmapipc.Receiver(name, timeout=DEADLINE)\n"
         if os.geteuid() == 0:
             os.chown(self.memory, 65534, 65534)
         child = self.python(DROP_ROOT + opens + code, stdin=subprocess.PIPE)
@@ -338,7 +338,7 @@ def attempt(make):
 
     def test_none_left_in_the_middle_of_a_stream(self):
         code = self.GRANT + """
-with mmapipc.Sender(name, capacity=4, timeout=60) as s:
+with mmapipc.Sender(name, capacity=4, timeout=DEADLINE) as s:
     s.write(b'abcd')
     say('full'); sys.stdin.readline()
     first = lowest()
@@ -356,6 +356,21 @@ with mmapipc.Sender(name, capacity=4, timeout=60) as s:
         self.assertEqual(child.end(), (0, b"", ""))
 
 
+    def test_none_left_when_a_ring_in_a_file_is_closed(self):
+        path = str(self.folder / "ring")
+        code = self.GRANT + f"""
+s = mmapipc.Sender(name, file={path!r}, timeout=60)
+s.write(b'abc')
+first = lowest()
+grant(0)
+s.close()
+say('kept')
+"""
+        self.assertEqual(self.python(code).end(), (0, b"kept\n", ""))
+        with mmapipc.Receiver(self.name, file=path, timeout=DEADLINE) as receiver:
+            self.assertEqual(receiver.read(), b"abc")
+
+
 class Output(ShortageTest):
     """Nothing is acknowledged that was not written."""
 
@@ -366,10 +381,10 @@ class Output(ShortageTest):
             with mmapipc.Sender(self.name, timeout=DEADLINE) as sender:
                 sender.write(sent)
                 self.assertEqual(self.refused(fail(), 1, *words), b"")
-        sender = self.send(self.file(sent), "--timeout", "60")
+        sender = self.send(self.file(sent), "--timeout", str(DEADLINE))
         self.refused(fail(), 1, *words)
         self.refused(sender, 3, "gave up", "50000 bytes were not delivered")
-        sender = self.send(self.file(sent), "--persist", "--timeout", "60")
+        sender = self.send(self.file(sent), "--persist", "--timeout", str(DEADLINE))
         self.refused(fail(), 1, *words)
         self.assertEqual(self.receive().end(), (0, sent, ""))
         code, out, err = sender.end()
@@ -517,17 +532,17 @@ class Silence(ShortageTest):
         code = """
 import gc
 def streams():
-    with mmapipc.Sender(name, capacity=10, timeout=60) as s, mmapipc.Receiver(name, timeout=60) as r:
+    with mmapipc.Sender(name, capacity=10, timeout=DEADLINE) as s, mmapipc.Receiver(name, timeout=DEADLINE) as r:
         s.write(b'abc')
         s.finish()
         assert r.read() == b'abc'
         for kind in (mmapipc.Sender, mmapipc.Receiver):
             try:
-                kind(name, timeout=60)
+                kind(name, timeout=DEADLINE)
             except mmapipc.RoleTaken:
                 say('refused')
-    s = mmapipc.Sender(name, timeout=60)
-    with mmapipc.Receiver(name, timeout=60) as r:
+    s = mmapipc.Sender(name, timeout=DEADLINE)
+    with mmapipc.Receiver(name, timeout=DEADLINE) as r:
         s.reserve(5)[:] = b'abcde'
         s.commit(5)
         view = s.reserve(5), r.peek(5)

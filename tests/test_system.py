@@ -39,6 +39,8 @@ class Contract(unittest.TestCase):
     def test_so_have_its_objects(self) -> None:
         for protocol, kind in (
             (contract.Memory, memory.Memory),
+            (contract.View, memory.View),
+            (contract.Guard, memory.Guard),
             (contract.Observed, memory.Observed),
             (contract.ChannelRoles, system.channel_roles),
             (contract.Roles, system.file_roles),

@@ -10,6 +10,7 @@ import subprocess
 import unittest
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import mmapipc
 from mmapipc import Mapping
@@ -481,8 +482,8 @@ class Hostile(TagTest):
 
     @unittest.skipIf(WINDOWS, "POSIX only: the directory of shared memory")
     def test_a_system_without_a_directory(self) -> None:
-        from unittest import mock
+        from mmapipc._system.posix import tagged
 
-        with mock.patch("mmapipc._system.posix.tagged._DIRECTORY", str(self.folder / "missing")):
+        with mock.patch.object(tagged, "_DIRECTORY", str(self.folder / "missing")):
             with self.refused(mmapipc.MemoryRefused, "use a name"):
                 Mapping(tagname=self.tag, size=10)

@@ -15,7 +15,7 @@ import mmapipc
 from mmapipc._ring import layout
 from mmapipc._system import system
 
-from .helpers import DEADLINE, WINDOWS, Background, ChannelTest, eventually, open_handles, needs_bells
+from .helpers import DEADLINE, WINDOWS, Background, ChannelTest, alone, eventually, open_handles, needs_bells
 
 if WINDOWS:
     from mmapipc._system.windows import bells
@@ -166,6 +166,7 @@ class Waits(WaitTest):
             with self.assertRaises(mmapipc.ReceiverGone):
                 sender.write(b"f")
             sender.abort()
+            child.end()
 
     def test_the_end_of_a_stream(self):
         receivers, child = self.receivers(2)
@@ -490,6 +491,7 @@ class Bells(WaitTest):
         with self.assertRaises(mmapipc.SenderDied):
             receiver.read(1)
 
+    @alone
     @unittest.skipIf(WINDOWS, "POSIX only: add_reader")
     def test_asyncio_loses_no_ring(self):
         count, missed = 3000, []
@@ -539,6 +541,7 @@ class Bells(WaitTest):
         # (A look may come just between the peer's counter and its ring.)
         self.assertLess(len(missed), 5)
 
+    @alone
     def test_wait_loses_no_ring(self):
         child = self.python(ECHOES)
         late = 0

@@ -240,6 +240,26 @@ class Waits(ChannelTest):
             sender.finish()
             self.assertEqual(waiting.result(), b"")
 
+    def test_who_parks_again_before_it_was_rung_for_is_rung_for_the_next_byte(self):
+        with self.both(capacity=4) as (sender, receiver):
+            rung = []
+            for end in sender, receiver:
+                end._link.half.ring = lambda end=end: rung.append(end)
+            words = sender._link.half.words
+            # The peer took the byte, and parks at its counter, before this end looks at the calls.
+            words[layout.RECEIVER_CALLS] = layout.parked(1)
+            sender.write(b"a")
+            del rung[:]
+            sender.write(b"b")
+            self.assertEqual(rung, [sender])
+            words[layout.RECEIVER_CALLS] = 0
+            words[layout.SENDER_CALLS] = layout.parked(1)
+            receiver.read(1)
+            del rung[:]
+            receiver.read(1)
+            self.assertEqual(rung, [receiver])
+            words[layout.SENDER_CALLS] = 0
+
     @unittest.skipIf(WINDOWS, "POSIX only: signals")
     def test_a_signal_interrupts_a_wait_and_loses_nothing(self):
         class Interrupted(Exception):

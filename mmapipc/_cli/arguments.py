@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -15,9 +16,11 @@ from .streams import printable, write_error, write_output
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
 USAGE = 2  # argparse's own exit code
+_PROGRAM = "mmapipc"
+_USUAL_COLUMNS = 80
 
 _EXIT_CODES = """
 exit codes:
@@ -46,7 +49,13 @@ _NO_OPTION = "\0"  # marks an argument that stood behind "--"
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; if it makes no sense, say so and raise SystemExit."""
-    parsed = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if given and given[0] in _COMMANDS:
+        name, *others = given  # so the parsers of the other commands need not be made
+        command = _Command(prog=f"{_PROGRAM} {name}", **_description(name))
+        parsed = _prepared(command, name).parse_args(others)
+    else:
+        parsed = _parser().parse_args(given)
     if parsed.command == "receive" and parsed.resume and parsed.output is None:
         parsed.error("--resume needs -o FILE")
     if parsed.command == "map":
@@ -151,9 +160,26 @@ class _Command(_Parser):
         return found, unknown
 
 
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    """What lays out a help text.  argparse makes one for each argument that it is told of."""
+    return argparse.RawDescriptionHelpFormatter(prog, width=_columns() - 2)
+
+
+def _columns() -> int:
+    """What `shutil.get_terminal_size` tells, which is slow to import."""
+    columns = 0
+    with contextlib.suppress(KeyError, ValueError):
+        columns = int(os.environ["COLUMNS"])
+    if columns <= 0:
+        with contextlib.suppress(AttributeError, ValueError, OSError):  # no terminal, or closed
+            columns = os.get_terminal_size(sys.__stdout__.fileno()).columns  # type: ignore[union-attr]
+    return columns if columns > 0 else _USUAL_COLUMNS
+
+
 def _parser() -> _Parser:
+    """The parser of a command line that does not begin with a command."""
     parser = _Parser(
-        prog="mmapipc",
+        prog=_PROGRAM,
         description="Stream bytes from one process to another on this machine, by name, through shared "
         "memory.",
         epilog="""\
@@ -164,93 +190,27 @@ example, in two terminals, in either order:
 Each command has a --help of its own: mmapipc send --help
 """
         + _EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_formatter,
     )
     _add_version(parser)
     commands = parser.add_subparsers(
-        dest="command", required=True, metavar="COMMAND", title="commands", parser_class=_Command
+        required=True, metavar="COMMAND", title="commands", dest="command", parser_class=_Command
     )
-
-    def add(name: str, fill: Callable[[_Command], None], *, help: str, description: str, epilog: str) -> None:
-        command = commands.add_parser(
-            name,
-            help=help,
-            description=description,
-            epilog=epilog,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        command.fill = fill
-        command.set_defaults(error=command.error)
-
-    add(
-        "send",
-        _fill_send,
-        help="send a file, or standard input, to a receiver",
-        description="Send FILE, or standard input, to the receiver of the channel NAME, "
-        "and wait until it has taken every byte.",
-        epilog="""\
-examples:
-  mmapipc send greeting photo.jpg
-  tar c photos | mmapipc send greeting
-  mmapipc send greeting disk.img --limit-rate 10MiB --hash sha256
-"""
-        + _EXIT_CODES,
-    )
-    add(
-        "receive",
-        _fill_receive,
-        help="receive into a file, or to standard output",
-        description="Receive what the sender of the channel NAME sends, until the end of its stream.",
-        epilog="""\
-examples:
-  mmapipc receive greeting > copy.jpg
-  mmapipc receive greeting | tar x
-  mmapipc receive greeting -o disk.img --resume
-"""
-        + _EXIT_CODES,
-    )
-    add(
-        "inspect",
-        _fill_inspect,
-        help="show a channel, without disturbing it",
-        description="Show the channel NAME: who is attached, what has passed and what is in flight.\n"
-        "Nothing is claimed, written or held up by that.",
-        epilog="example:\n  mmapipc inspect --watch greeting\n" + _TOOLS_EXIT_CODES,
-    )
-    add(
-        "list",
-        _fill_list,
-        help="show all channels, and what killed processes left",
-        description="Show this user's channels, one a line, and what killed processes have left of some.\n"
-        "Not those in files (send --file): inspect them.\n"
-        "Windows does not tell which there are: there, name them.",
-        epilog="example:\n  mmapipc list\n" + _TOOLS_EXIT_CODES,
-    )
-    add(
-        "remove",
-        _fill_remove,
-        help="delete what killed processes left of a channel",
-        description="Delete what killed processes have left of the channel NAME, "
-        "unless somebody is attached.\n"
-        "(The next sender of that name does it too.  On Windows nothing is ever left: a name goes\n"
-        "with the last process that has it open.)",
-        epilog="example:\n  mmapipc remove greeting\n" + _TOOLS_EXIT_CODES,
-    )
-    add(
-        "map",
-        _fill_map,
-        help="look at shared memory, of any program; read, write or make it",
-        description="Show the size of shared memory, and a hex dump of its beginning; or copy it out, store in it,\n"
-        "make it.  NAME is that of a mapping of mmapipc, TAG what any program knows it by.",
-        epilog="""\
-examples:
-  mmapipc map --tagname ShareMemoryTest
-  mmapipc map table --read --offset 4KiB --length 100 > part
-  printf hello | mmapipc map --tagname ShareMemoryTest --write --lock
-"""
-        + _TOOLS_EXIT_CODES,
-    )
+    for name, (_, help, _, _) in _COMMANDS.items():
+        _prepared(commands.add_parser(name, help=help, **_description(name)), name)
     return parser
+
+
+def _description(name: str) -> dict[str, Any]:
+    """What the help of that command says beside its arguments."""
+    _, _, description, epilog = _COMMANDS[name]
+    return {"description": description, "epilog": epilog, "formatter_class": _formatter}
+
+
+def _prepared(command: _Command, name: str) -> _Command:
+    command.fill = _COMMANDS[name][0]
+    command.set_defaults(command=name, error=command.error)
+    return command
 
 
 def _fill_send(command: _Command) -> None:
@@ -424,3 +384,70 @@ def _add_json(command: _Command) -> None:
 
 def _add_version(parser: _Parser) -> None:
     parser.add_argument("-V", "--version", action="version", version=f"mmapipc {__version__}")
+
+
+# By name: what adds the arguments, and what the help says of the command: in a line, in whole, at the end.
+_COMMANDS: dict[str, tuple[Callable[[_Command], None], str, str, str]] = {
+    "send": (
+        _fill_send,
+        "send a file, or standard input, to a receiver",
+        "Send FILE, or standard input, to the receiver of the channel NAME, "
+        "and wait until it has taken every byte.",
+        """\
+examples:
+  mmapipc send greeting photo.jpg
+  tar c photos | mmapipc send greeting
+  mmapipc send greeting disk.img --limit-rate 10MiB --hash sha256
+"""
+        + _EXIT_CODES,
+    ),
+    "receive": (
+        _fill_receive,
+        "receive into a file, or to standard output",
+        "Receive what the sender of the channel NAME sends, until the end of its stream.",
+        """\
+examples:
+  mmapipc receive greeting > copy.jpg
+  mmapipc receive greeting | tar x
+  mmapipc receive greeting -o disk.img --resume
+"""
+        + _EXIT_CODES,
+    ),
+    "inspect": (
+        _fill_inspect,
+        "show a channel, without disturbing it",
+        "Show the channel NAME: who is attached, what has passed and what is in flight.\n"
+        "Nothing is claimed, written or held up by that.",
+        "example:\n  mmapipc inspect --watch greeting\n" + _TOOLS_EXIT_CODES,
+    ),
+    "list": (
+        _fill_list,
+        "show all channels, and what killed processes left",
+        "Show this user's channels, one a line, and what killed processes have left of some.\n"
+        "Not those in files (send --file): inspect them.\n"
+        "Windows does not tell which there are: there, name them.",
+        "example:\n  mmapipc list\n" + _TOOLS_EXIT_CODES,
+    ),
+    "remove": (
+        _fill_remove,
+        "delete what killed processes left of a channel",
+        "Delete what killed processes have left of the channel NAME, "
+        "unless somebody is attached.\n"
+        "(The next sender of that name does it too.  On Windows nothing is ever left: a name goes\n"
+        "with the last process that has it open.)",
+        "example:\n  mmapipc remove greeting\n" + _TOOLS_EXIT_CODES,
+    ),
+    "map": (
+        _fill_map,
+        "look at shared memory, of any program; read, write or make it",
+        "Show the size of shared memory, and a hex dump of its beginning; or copy it out, store in it,\n"
+        "make it.  NAME is that of a mapping of mmapipc, TAG what any program knows it by.",
+        """\
+examples:
+  mmapipc map --tagname ShareMemoryTest
+  mmapipc map table --read --offset 4KiB --length 100 > part
+  printf hello | mmapipc map --tagname ShareMemoryTest --write --lock
+"""
+        + _TOOLS_EXIT_CODES,
+    ),
+}

@@ -14,7 +14,7 @@ from .._meeting.homes import home
 from .._system import RECEIVER, SENDER, system
 from ..channel import Receiver, Sender
 from ..errors import ChannelError, ReceiverLeft
-from .streams import PATIENCE, ReaderGone, tell, write_error
+from .streams import LONGEST_STOP, ReaderGone, tell, write_error
 from .terminal import Rate, cut, exactly, human, terminal_size, width
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
@@ -94,7 +94,7 @@ class Watch:
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self._lines.put(None)
-        self._thread.join(PATIENCE)
+        self._thread.join(LONGEST_STOP)
 
     @contextlib.contextmanager
     def following(self, end: Sender | Receiver) -> Iterator[None]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import IO
 
 PIECE = 1 << 20  # bytes that one read or write moves at most
-PATIENCE = 1.0  # seconds that a terminal which somebody has stopped may hold us up
+LONGEST_STOP = 1.0  # seconds that a terminal which somebody has stopped may hold us up
 
 
 class FileTrouble(Exception):
@@ -214,7 +214,7 @@ def say(text: str) -> None:
 
     thread = threading.Thread(target=tell, args=(text,), daemon=True)
     thread.start()
-    thread.join(PATIENCE)
+    thread.join(LONGEST_STOP)
 
 
 def is_terminal(stream: IO[str] | None) -> bool:

@@ -129,6 +129,10 @@ class InMemory(Home):
     def check_kept(self, memory: Memory) -> None:
         """Nothing: the stream does not outlive its ends."""
 
+    def is_lost(self, memory: Memory) -> bool:
+        """False: nobody takes the name from memory that is in use."""
+        return False
+
     def observe(self) -> Observed | None:
         """The memory to look at only; None when there is none."""
         return system.observe(self.place)
@@ -136,6 +140,10 @@ class InMemory(Home):
     def exists(self) -> bool:
         """Whether there is anything of the channel."""
         return self.roles.exists()
+
+    def in_use(self) -> bool:
+        """Whether somebody has a role, or is just tidying up."""
+        return self.roles.in_use()
 
     def sweep(self) -> None:
         """Remove what is left of a channel at which nobody is."""
@@ -250,6 +258,10 @@ class InFile(Home):
                 "so what no receiver has taken is not there; send it again"
             )
 
+    def is_lost(self, memory: Memory) -> bool:
+        """Whether no receiver can come any more: the file that has the stream is removed."""
+        return memory.is_nameless()
+
     def observe(self) -> Observed | None:
         """The file to look at only; None when it is missing or empty.  LayoutError when it is not ours."""
         try:
@@ -270,6 +282,10 @@ class InFile(Home):
             return os.stat(self.location).st_size > 0
         except OSError:
             return False
+
+    def in_use(self) -> bool:
+        """False: of a file nothing is ever left."""
+        return False
 
     def sweep(self) -> None:
         """Nothing: the file is the user's."""

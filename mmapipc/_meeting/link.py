@@ -15,6 +15,7 @@ from .._ring.ring import Consumer, Producer
 from .._ring.states import Verdict
 from .._system import PEER, RECEIVER, SENDER, system
 from ..errors import (
+    ChannelError,
     ChannelTimeout,
     LayoutError,
     ReceiverGone,
@@ -110,6 +111,9 @@ class Link:
         pid = self.claim.holder(PEER[self.role])
         if pid is None or pid != self._pid_of_peer(self.mapped.words):
             return False
+        if self.bells is not None:
+            # Asked each time: a peer that is just opening has not got its bells yet.
+            self.waiter.use(self.bells if self.bells.are_shared() else None, self._timeout)
         self.waiter.watch(pid)
         return True
 
@@ -134,7 +138,7 @@ class Link:
         """Whether to move a byte would not wait, be it for an error; `probe` asks whether the peer lives."""
         try:
             return self.half.is_ready or self.look(probe) is not None
-        except LayoutError:
+        except ChannelError:
             return True
 
     def abort(self) -> None:
@@ -151,13 +155,19 @@ class Link:
         """Let a peer that sleeps see that a state has changed."""
         calls = self.half.called
         if calls & layout.PARKED:
-            self.answer(calls)
+            self._ring(calls)
 
     def answer(self, calls: int) -> None:
-        """Do what the peer wants, whose calls are these."""
+        """Do what the peer wants, which had these calls after our counter was stored."""
         if not calls & layout.PARKED:
             self._unheard(calls)
-            return
+        # One that parks at this very counter has seen it, and waits for the next: rung for now, it would
+        # park with the same calls again, and not be rung for then.
+        elif calls != layout.parked(self.half.sequence):
+            self._ring(calls)
+
+    def _ring(self, calls: int) -> None:
+        """Wake the peer, which has parked with these calls."""
         try:
             self.half.ring()
         except ValueError:
@@ -238,11 +248,14 @@ class SendingLink(Link):
         self.half = self._join(Producer, persistent=self.persistent)
 
     def look(self, probe: bool) -> Verdict | None:
-        if not self.persistent or self._on_lost is None:
-            return super().look(probe)
-        came = self.half.receivers
+        assert self.memory is not None
+        tells = self.persistent and self._on_lost is not None
+        came = self.half.receivers if tells else 0
         verdict = super().look(probe)
-        self._tell_of_lost(came)
+        if tells:
+            self._tell_of_lost(came)
+        if probe and verdict is None and self.home.is_lost(self.memory) and not self.half.peer_attached:
+            self.home.check_kept(self.memory)
         return verdict
 
     def _tell_of_lost(self, came: int) -> None:
@@ -261,7 +274,10 @@ class SendingLink(Link):
             self._on_lost(more)
 
     def wait(self) -> bool:
-        """Wait for free bytes; True.  Raises ReceiverGone, ReceiverLeft, ChannelTimeout, LayoutError."""
+        """Wait for free bytes; True.
+
+        Raises ReceiverGone, ReceiverLeft, ChannelTimeout, NoSuchMapping, LayoutError.
+        """
         self._raise_unless_fine(self.waiter.until_moved(self.look, self.timeout), self.timeout)
         return True
 
@@ -347,9 +363,11 @@ class SendingLink(Link):
 
     def _give_up(self) -> None:
         """End a stream that a failed write has left incomplete; raises what says so."""
-        verdict = self.look(True)
-        self.half.shut(f"{self.name}: the stream was given up, because an earlier write failed")
-        self.abort()
+        try:
+            verdict = self.look(True)
+        finally:
+            self.half.shut(f"{self.name}: the stream was given up, because an earlier write failed")
+            self.abort()
         if verdict is not None:
             self._raise_unless_fine(verdict, None)
         raise StreamAborted(

@@ -32,7 +32,7 @@ from ..errors import (
     StreamAborted,
 )
 from .homes import Home
-from .link import ReceivingLink, SendingLink
+from .link import Link, ReceivingLink, SendingLink
 from .waiting import CLOCK, Clock, until
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
@@ -111,7 +111,10 @@ class Outgoing(SendingLink):
         self.half = self._join(MessageProducer)
 
     def peer_lives(self) -> bool:
-        return self.pair.peer_lives()
+        return self.pair.lives_for(self)
+
+    def look(self, probe: bool) -> Verdict | None:
+        return Link.look(self, probe)  # there is no file that could be removed, and nobody to be told of receivers
 
     def check_peer(self) -> None:
         """Now and then raise if the other end is gone, which may be before the ring is full."""
@@ -152,7 +155,7 @@ class Incoming(ReceivingLink):
         self.half = self._join(MessageConsumer)
 
     def peer_lives(self) -> bool:
-        return self.pair.peer_lives()
+        return self.pair.lives_for(self)
 
     def has_news(self, probe: bool) -> bool:
         return self.pair.has_come() if self.pair.invites else super().has_news(probe)
@@ -269,6 +272,13 @@ class Pair(Home):
         if self.has_come():
             assert self.claim is not None
             self.claim.unname()
+
+    def lives_for(self, link: Link) -> bool:
+        """`peer_lives`, and let the link sleep by its bells only if the other end has them too."""
+        lives = self.peer_lives()
+        if lives and link.bells is not None and self.has_come():
+            link.waiter.use(link.bells if link.bells.are_shared() else None, link.timeout)
+        return lives
 
     def peer_lives(self) -> bool:
         """Whether the process at the other end has its role still, or somebody can still come."""

@@ -7,8 +7,6 @@ missed, and a death that nothing tells of, cost time and no more.
 
 from __future__ import annotations
 
-import math
-
 from .._system import system
 from .waiting import CLOCK, GROWTH, Clock
 
@@ -20,6 +18,7 @@ if TYPE_CHECKING:
     from .link import Link
 
 _LONGEST_SLEEP = 0.5  # seconds
+_FOR_EVER = float("inf")  # seconds
 
 
 def wait(
@@ -34,7 +33,7 @@ def wait(
     try:
         for waiter in waiters:
             waiter.enter()
-        return _wait(links, others, math.inf if timeout is None else timeout, clock)
+        return _wait(links, others, _FOR_EVER if timeout is None else timeout, clock)
     except ValueError:
         for waiter in waiters:
             waiter.check_not_dismissed()  # the memory may have gone

@@ -8,8 +8,9 @@ only the counter, and the state, say what there is.
     store calls = parked at the counter   store counter
       that it knows
     full barrier                          full barrier
-    load counter and state; go on if      load calls; if parked, and not yet
-      there is something to do              rung for just these calls, ring
+    load counter and state; go on if      load calls; if parked at another
+      there is something to do              counter than this, and not yet
+                                            rung for just these calls, ring
     sleep until the bell rings
     store calls = 0
 
@@ -64,7 +65,7 @@ _LONGEST_SEARCH = 0.1  # seconds: what may pass until a new channel is found
 _FIRST_PARK = 0.05  # seconds
 # Seconds, after a long silence: the longest that a missed ring or a peer's death goes unnoticed.
 _LONGEST_PARK = 0.5
-_WATCHED_PARK = 2.0  # seconds: each, where neither can be missed in one namespace
+_LONGEST_WATCHED_PARK = 2.0  # seconds, where neither can be missed in one namespace
 GROWTH = 1.5  # of each nap over the one before
 _PARK_GROWTH = 2.0  # the same of parks
 _FOREVER = float("inf")  # seconds; math is slow to import
@@ -177,12 +178,8 @@ class Waiter:
         self._clock = clock
         half.now, half.give_way = clock.now, clock.give_way  # type: ignore[method-assign]
         self._now = clock.now
-        self.bells: Bells | Naps = bells or Naps(clock)
-        half.ring = self.bells.ring  # type: ignore[method-assign]
+        self.use(bells, None)
         half.rest = self.rest  # type: ignore[method-assign]
-        # Seconds: the first sleep; the longest.  How many times longer each is than the one before.
-        self.spans = (_FIRST_PARK, _LONGEST_PARK) if bells else (_FIRST_NAP, _LONGEST_NAP)
-        self._growth = _PARK_GROWTH if bells else GROWTH
         self._fenced = fenced
         self._next_probe = 0.0
         self._parks = 0
@@ -194,6 +191,15 @@ class Waiter:
         self._yields = _YIELDS
         self._ban = _FIRST_BAN
         self._retry = _FIRST_RETRY
+
+    def use(self, bells: Bells | None, timeout: float | None) -> None:
+        """Sleep by these bells from now on, without any take naps; `timeout` as for `limit`."""
+        self.bells: Bells | Naps = bells or Naps(self._clock)
+        self._half.ring = self.bells.ring  # type: ignore[method-assign]
+        # Seconds: the first sleep; the longest.  How many times longer each is than the one before.
+        self.spans = (_FIRST_PARK, _LONGEST_PARK) if bells else (_FIRST_NAP, _LONGEST_NAP)
+        self._growth = _PARK_GROWTH if bells else GROWTH
+        self.limit(timeout)
 
     def limit(self, timeout: float | None) -> None:
         """Let `rest` sleep no longer than so many seconds; not at all where nobody can wake it."""
@@ -405,7 +411,6 @@ class Waiter:
                 verdict = Verdict.READY
             if verdict is not None or left <= 0:
                 return verdict
-            span = max(span, self.spans[0])  # that look may have found the process to watch
             if self.park(look, min(span, left)):
                 return Verdict.READY
             if self._clock.now() - now < min(span, left):
@@ -432,7 +437,8 @@ class Waiter:
     def watch(self, pid: int) -> None:
         """Let a park end when the peer's process does, where the system can tell."""
         if self.bells.watch(pid) and self._fenced:
-            self.spans = (_WATCHED_PARK, _WATCHED_PARK)
+            self.spans = (self.spans[0], _LONGEST_WATCHED_PARK)
+            self._growth = _LONGEST_WATCHED_PARK / self.spans[0]  # the first is short for a peer without bells
 
     def suspect(self) -> None:
         """Ask soon whether the peer lives: a ring was for what is over, or the peer's process has ended."""

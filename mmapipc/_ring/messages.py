@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     class Link(ring.Link, Protocol):
         """What a producer of messages knows of the world around it."""
 
+        def hail(self) -> None:
+            """Wake a peer that sleeps: a state has changed."""
+
         def check_peer(self) -> None:
             """Raise when the peer is gone, as far as that is known; asks the system now and then."""
 
@@ -93,7 +96,7 @@ class MessageProducer(Producer):
             raise
         calls = words[_RECEIVER_CALLS]
         if calls and calls != self.rung:
-            if calls & layout.PARKED and not ring.wrote:
+            if not ring.wrote and calls & layout.PARKED and calls >> 1 != end:
                 # As in `Producer.write`.
                 self.ring()
                 self.rung = calls
@@ -141,8 +144,7 @@ class MessageProducer(Producer):
             else:
                 self._owe(start)
                 self.abort()
-                if self.called & layout.PARKED:
-                    self._link.answer(self.called)
+                self._link.hail()
             raise
 
 

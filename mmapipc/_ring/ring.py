@@ -225,7 +225,7 @@ class Half:
 
     def ring(self) -> object:
         """Wake the peer, which is parked."""
-        return self._link.answer(self.called)
+        return None
 
     def sleep(self, seconds: float, events: int = 1) -> object:
         """Sleep until the peer rings, or for so many seconds; return something true if not for all of them."""
@@ -440,7 +440,7 @@ class Producer(Half):
                         words[_WRITE_SEQ] = end
                         calls = words[_RECEIVER_CALLS]
                         if calls and calls != self.rung:
-                            if calls & layout.PARKED and not wrote:
+                            if not wrote and calls & layout.PARKED and calls >> 1 != end:
                                 # As the link answers who waits for a message; here, as in `readinto`.
                                 self.ring()
                                 self.rung = calls

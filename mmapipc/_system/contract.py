@@ -87,6 +87,9 @@ class ChannelRoles(Roles, Protocol):
     def exists(self) -> bool:
         """Whether there is anything of the channel, if only what is left of it."""
 
+    def in_use(self) -> bool:
+        """Whether somebody has a role, or is just tidying up.  Takes nothing."""
+
     def sweep(self) -> None:
         """Remove what is left of a channel at which nobody is."""
 
@@ -161,6 +164,9 @@ class Memory(Protocol):
     def is_at(self, path: str) -> bool:
         """Whether the path leads to this memory, which is a file's."""
 
+    def is_nameless(self) -> bool:
+        """Whether no path leads to this memory any more, so that nobody else can open it."""
+
     def close(self) -> None:
         """Let go of it."""
 
@@ -207,6 +213,9 @@ class Bells(Protocol):
 
     def ring_own(self) -> object:
         """Ring this end's, for another thread that sleeps.  Raises ValueError, as above."""
+
+    def are_shared(self) -> bool:
+        """Whether another end has this end's bell open: it may have others, in another directory."""
 
     def watch(self, pid: int) -> bool:
         """Let a sleep end when that process does, once; return whether the system can."""
@@ -316,7 +325,10 @@ class System(Protocol):
         """
 
     def fence(self) -> None:
-        """A full barrier on each processor that runs a process which has called `join_fences`, where there are any."""
+        """A full barrier on each processor that runs a process which has called `join_fences`.
+
+        Does nothing where there are no such barriers.
+        """
 
     def join_fences(self) -> bool:
         """Let other processes' fences order our loads and stores too; return whether there are fences."""

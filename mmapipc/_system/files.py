@@ -147,13 +147,13 @@ class Descriptor(int):
 
 
 def make(file: Place) -> None:
-    """Make the file, empty, unless there is one."""
+    """Make the file, empty, unless there is one; if the path is a link to a missing file, make that."""
     with opening(file), contextlib.suppress(FileExistsError):
-        owned(file.location, FLAGS | os.O_CREAT | os.O_EXCL, os.O_RDWR).close()
+        path = os.path.realpath(file.location)
+        owned(path, FLAGS | os.O_CREAT | os.O_EXCL, os.O_RDWR).close()
         # The disk is to know the file's name too, where a directory can be told to.
         with contextlib.suppress(OSError):
-            path = os.path.dirname(file.location) or "."
-            directory = next(map(Descriptor, map(os.open, (path,), (os.O_RDONLY,))))
+            directory = next(map(Descriptor, map(os.open, (os.path.dirname(path),), (os.O_RDONLY,))))
             os.fsync(directory)
 
 
@@ -166,16 +166,6 @@ def mark(file: Place, beginning: bytes) -> None:
         status = os.fstat(marked.fileno())
         if status.st_size == 0 and stat.S_ISREG(status.st_mode):
             marked.write(beginning)
-
-
-def is_at(path: str, opened: io.FileIO) -> bool:
-    """Whether the path leads to the open file."""
-    try:
-        with owned(path, FLAGS, os.O_RDONLY) as there:
-            # Not `os.stat`: Windows gives it no number of a file that is in use.
-            return os.path.samestat(os.fstat(there.fileno()), os.fstat(opened.fileno()))
-    except OSError:
-        return False
 
 
 def _subject(file: Place) -> str:

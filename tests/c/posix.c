@@ -93,15 +93,21 @@ static int open_or_fail(const char *path, int flags)
     return file;
 }
 
-/* LAYOUT 4.2, 4.3: whether the range was free */
-static int lock_range(int file, off_t first, off_t length)
+/* LAYOUT 4.2, 4.3, 10.2: whether the range was free */
+static int lock_for(short type, int file, off_t first, off_t length)
 {
-    struct flock range = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = first, .l_len = length};
+    struct flock range = {.l_type = type, .l_whence = SEEK_SET, .l_start = first, .l_len = length};
     if (fcntl(file, F_OFD_SETLK, &range) == 0)
         return 1;
     if (errno != EAGAIN && errno != EACCES)
         fail(TROUBLE, "locks: %s", strerror(errno));
     return 0;
+}
+
+/* LAYOUT 4.2, 4.3 */
+static int lock_range(int file, off_t first, off_t length)
+{
+    return lock_for(F_WRLCK, file, first, length);
 }
 
 /* LAYOUT 4.3, 4.4 */
@@ -246,8 +252,13 @@ void close_memory(void)
 /* LAYOUT 10.2 */
 static int open_bell(const char *path)
 {
-    mkfifo(path, PRIVATE);
-    return open_private(path, 0, S_IFIFO);
+    for (;;) {
+        mkfifo(path, PRIVATE);
+        int bell = open_private(path, 0, S_IFIFO);
+        if (bell < 0 || (lock_for(F_RDLCK, bell, 0, 0) && is_at(path, bell)))
+            return bell;
+        close(bell);
+    }
 }
 
 /* LAYOUT 10.2, 14: without bells if they cannot be had, or are not wanted */
@@ -290,6 +301,20 @@ void fence(void)
 #endif
 }
 
+/* LAYOUT 4.4 steps 2 and 4: whether the peer has gone */
+static int tidy(int file)
+{
+    if (!lock_range(file, ranges[SENDER], ALL_RANGES))
+        return 0;
+    if (is_at(roles_path, file)) {
+        unlink(bell_paths[SENDER]);
+        unlink(bell_paths[RECEIVER]);
+        remove_memory();
+        unlink(roles_path);
+    }
+    return 1;
+}
+
 /* LAYOUT 4.4 */
 void give_back(void)
 {
@@ -305,16 +330,11 @@ void give_back(void)
     lock = roles = -1;
     if (file < 0)
         return;
-    unlock(file);
-    if (lock_range(file, ranges[SENDER], ALL_RANGES)) {
-        if (is_at(roles_path, file)) {
-            unlink(bell_paths[SENDER]);
-            unlink(bell_paths[RECEIVER]);
-            remove_memory();
-            unlink(roles_path);
-        }
+    if (!tidy(file)) {
         unlock(file);
+        tidy(file);
     }
+    unlock(file);
     close(file);
 }
 

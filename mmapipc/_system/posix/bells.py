@@ -1,7 +1,8 @@
 """Bells as FIFOs: each end sleeps on one, and writes a byte to the other's to ring it.
 
 Both ends have both open for reading and writing.  So a ring never fails because
-nobody listens, and no SIGPIPE can come of it.
+nobody listens, and no SIGPIPE can come of it.  Each end has a shared lock on
+both: a FIFO that nobody has locked is what killed ends left.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import stat
 import sys
 
 from ..files import Descriptor, owned
+from . import locks
+from .private import is_at
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 _FULL = 1 << 16  # bytes, that a FIFO holds at most
+_ATTEMPTS = 10  # to open one, while others remove it
+_FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Bells:
@@ -71,6 +76,13 @@ class Bells:
             return rung
 
         return sleep
+
+    def are_shared(self) -> bool:
+        """See `contract.Bells`."""
+        try:
+            return locks.in_the_way(self._own, locks.EVERYTHING) is not None
+        except OSError:
+            return True  # where a FIFO has no locks, nobody knows
 
     def watch(self, pid: int) -> bool:
         """See `contract.Bells`; only Linux can."""
@@ -152,12 +164,37 @@ def bells(own: str, peers: str) -> Bells | None:
         return None
 
 
+def remove_if_left(path: str) -> None:
+    """Remove the bell at that path if killed ends have left it."""
+    with contextlib.suppress(OSError), owned(path, _FLAGS, os.O_RDWR) as file:
+        if _is_ours(file) and locks.lock(file) and is_at(file, path):
+            os.unlink(path)
+
+
 def _open(path: str) -> io.FileIO:
-    with contextlib.suppress(FileExistsError):
-        os.mkfifo(path, 0o600)
-    file = owned(path, os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, os.O_RDWR)
-    status = os.fstat(file.fileno())
-    if stat.S_ISFIFO(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o077:
-        return file
-    file.close()
+    for _ in range(_ATTEMPTS):
+        with contextlib.suppress(FileExistsError):
+            os.mkfifo(path, 0o600)
+        with contextlib.suppress(FileNotFoundError):
+            file = owned(path, _FLAGS, os.O_RDWR)
+            if not _is_ours(file):
+                file.close()
+                break
+            if _is_kept(file, path):
+                return file
+            file.close()
     raise OSError
+
+
+def _is_ours(file: io.FileIO) -> bool:
+    """Whether it is a FIFO that only this user can open."""
+    status = os.fstat(file.fileno())
+    return stat.S_ISFIFO(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o077
+
+
+def _is_kept(file: io.FileIO, path: str) -> bool:
+    """Lock the bell; whether nobody has removed it, and nobody will."""
+    try:
+        return locks.lock(file, shared=True) and is_at(file, path)
+    except OSError:
+        return True  # where a FIFO has no locks, nobody removes any

@@ -58,9 +58,9 @@ class Guard:
                 shared = True
             if not self._lock(shared, timeout):
                 return False
-            self._has = True
-            _holders[known] = get_ident()
-            self._mark(status)
+        self._has = True
+        _holders[known] = get_ident()
+        self._mark(guard_mark(status), shared)
         return True
 
     def _open_again(self, access: int, status: os.stat_result) -> io.FileIO:
@@ -85,12 +85,16 @@ class Guard:
             nap = min(1.5 * nap, _LONGEST_NAP)
         return True
 
-    def _mark(self, status: os.stat_result) -> None:
+    def _mark(self, path: str, shared: bool) -> None:
+        if shared:  # who may only read leaves nothing half written, and repairs nothing
+            self.abandoned = os.path.lexists(path)
+            return
         flags = files.FLAGS | os.O_NOFOLLOW | os.O_CREAT | os.O_EXCL
-        try:
-            files.owned(guard_mark(status), flags, os.O_RDWR).close()
-        except FileExistsError:
-            self.abandoned = True
+        with refusing(self._place.name, path):
+            try:
+                files.owned(path, flags, os.O_RDWR).close()
+            except FileExistsError:
+                self.abandoned = True
         self._marked = True
 
     def holder(self) -> int | None:

@@ -22,6 +22,7 @@ import time
 from ...errors import ChannelError, InvalidName, MappingTooSmall, MemoryRefused, NoSuchMapping, in_bytes
 from .. import files, names
 from ..names import Place
+from ..views import View
 from . import locks
 from .guards import Guard
 from .private import is_at, open_private, refusing, remove_guard_mark, remove_if_free
@@ -67,30 +68,6 @@ class _Share(_Lock):
             remove_if_free(self.file, self._path)
 
 
-class View:
-    """See `contract.View`."""
-
-    def __init__(self, place: Place, mapping: mmap.mmap) -> None:
-        self._place = place
-        self._mapping = mapping
-        self.buf = memoryview(mapping)
-
-    def flush(self, offset: int, length: int) -> None:
-        """See `contract.View`."""
-        start = offset // mmap.PAGESIZE * mmap.PAGESIZE
-        with files.opening(self._place):
-            self._mapping.flush(start, offset + length - start)
-
-    def close(self) -> None:
-        """See `contract.View`."""
-        self.buf.release()
-        try:
-            self._mapping.close()
-        except BufferError:
-            self.buf = memoryview(self._mapping)
-            raise
-
-
 class Memory:
     """A file of memory, open; perhaps with a lock that goes with it."""
 
@@ -108,8 +85,8 @@ class Memory:
             except ValueError:
                 # It compares with the file's size: beyond its end a load is a SIGBUS.
                 raise MappingTooSmall(
-                    f"{self._place.name}: {self._place.location} is shorter than {in_bytes(offset + length)}; "
-                    "ask for fewer"
+                    f"{self._place.name}: {self._place.location} is shorter "
+                    f"than {in_bytes(offset + length)}; ask for fewer"
                 ) from None
             except PermissionError as error:  # a descriptor of the user's
                 raise files.refused(self._place, error, "; open it for more, or use another access") from None
@@ -156,7 +133,12 @@ class Memory:
 
     def is_at(self, path: str) -> bool:
         """Whether the path leads to this file."""
-        return files.is_at(path, self._file)
+        with files.opening(self._place):
+            return is_at(self._file, path, follow=True)
+
+    def is_nameless(self) -> bool:
+        """Whether the file is removed, so that nobody can open it any more."""
+        return not os.fstat(self._file.fileno()).st_nlink
 
     def close(self) -> None:
         """Let go of the file, and of the lock that comes with the memory."""

@@ -38,9 +38,14 @@ def directory(about: str) -> str:
         raise refusal from None
 
 
+def of_files() -> str:
+    """How the paths begin of what belongs to any file of the user's.  Raises MemoryRefused."""
+    return os.path.join(directory(""), f"mmapipc.{os.geteuid()}.+")
+
+
 def inode_path(status: os.stat_result) -> str:
     """How the path begins of what belongs to a file, however that is spelled.  Raises MemoryRefused."""
-    return os.path.join(directory(""), f"mmapipc.{os.geteuid()}.+{status.st_dev:x}.{status.st_ino:x}")
+    return f"{of_files()}{status.st_dev:x}.{status.st_ino:x}"
 
 
 def guard_mark(status: os.stat_result) -> str:
@@ -96,10 +101,13 @@ def _trouble(name: str, path: str, status: os.stat_result) -> UnsafeMemory | Non
     return None
 
 
-def is_at(file: io.FileIO, path: str) -> bool:
-    """Whether the path, which is no link, still leads to the open file."""
+def is_at(file: io.FileIO, path: str, *, follow: bool = False) -> bool:
+    """Whether the path still leads to the open file; by way of links only if they are to be followed.
+
+    Needs no descriptor.
+    """
     try:
-        return os.path.samestat(os.lstat(path), os.fstat(file.fileno()))
+        return os.path.samestat(os.stat(path, follow_symlinks=follow), os.fstat(file.fileno()))
     except (FileNotFoundError, NotADirectoryError):
         return False
 

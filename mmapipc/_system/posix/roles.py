@@ -17,7 +17,8 @@ begin, and has 1 + pid bytes.  So the kernel gives role and pid in one step, and
 takes both back when the process ends.  Whoever tidies up locks all the ranges.
 
 What both ends have closed is gone: whoever leaves last removes it.  What killed
-ends left stays until the next one uses the name.
+ends left stays until the next one uses the name; of a ring in a file, two bells
+stay until an end of any such ring leaves.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from ...errors import ChannelError, UnsafeMemory
 from .. import files
 from ..names import CHANGER, PEER, ROLES, SENDER, Place
 from . import bells, locks
-from .private import inode_path, is_at, open_private, refusing, remove
+from .private import inode_path, is_at, of_files, open_private, refusing, remove
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
@@ -68,6 +69,14 @@ def _remove_bells(place: Place) -> None:
     for role in PEER:
         with contextlib.suppress(OSError):
             os.unlink(_bell(place, role))
+
+
+def _remove_bells_left() -> None:
+    """Remove those that killed ends of rings in files have left: nobody may ever use their file again."""
+    folder, beginning = os.path.split(of_files())
+    for entry in os.listdir(folder):
+        if entry.startswith(beginning) and entry.endswith("-bell"):
+            bells.remove_if_left(os.path.join(folder, entry))
 
 
 class Keep:
@@ -142,11 +151,13 @@ class Claim:
     def release(self, *, memory: bool = True) -> None:
         """Give the role back.  The last one who leaves removes what is left; the memory, if told to."""
         try:
-            # An error here is none of the stream's, and closing unlocks too.
-            with contextlib.suppress(OSError):
-                locks.unlock(self._file)
-            # Of two that leave at the same time, the one that unlocks last finds the other's lock gone.
-            self._roles.tidy(self._file, memory)
+            # With the role still ours, so that nobody takes for left what is about to be removed.
+            if not self._roles.tidy(self._file, memory):
+                # An error here is none of the stream's, and closing unlocks too.
+                with contextlib.suppress(OSError):
+                    locks.unlock(self._file)
+                # Of two that leave at the same time, the one that unlocks last finds the other's lock gone.
+                self._roles.tidy(self._file, memory)
         finally:
             self._file.close()  # with whatever is locked still
 
@@ -216,6 +227,15 @@ class Roles:
         """Whether there is anything of the channel: the memory, or the roles' file."""
         return os.path.lexists(self.place.location) or os.path.lexists(self._path)
 
+    def in_use(self) -> bool:
+        """See `contract.ChannelRoles`."""
+        try:
+            file = open_private(self.place, self._path, access=os.O_RDONLY)
+        except FileNotFoundError:
+            return False
+        with file, refusing(self.place.name, self._path):
+            return locks.in_the_way(file, _ALL) is not None
+
     def bells_place(self, file: io.FileIO) -> Place:
         """What the bells belong to: the channel."""
         return self.place
@@ -224,8 +244,11 @@ class Roles:
         """Whether the open file is that of the roles: nobody removes it as long as there is a lock on it."""
         return True
 
-    def tidy(self, file: io.FileIO, memory: bool = True) -> None:
-        """Remove what is left of the channel if nobody has a role, by an open of the roles' file."""
+    def tidy(self, file: io.FileIO, memory: bool = True) -> bool:
+        """Remove what is left of the channel, by an open of the roles' file, if nobody else has a role.
+
+        Returns whether that was so; then this open has none any more either.
+        """
         # An error here is none of the stream's, which has ended.
         with contextlib.suppress(OSError, ChannelError):
             if locks.lock(file, _ALL):
@@ -237,8 +260,10 @@ class Roles:
                             with contextlib.suppress(OSError, ChannelError):
                                 remove(self.place)
                         os.unlink(self._path)
+                    return True
                 finally:
                     locks.unlock(file)
+        return False
 
     def sweep(self) -> None:
         """Remove what is left of a channel at which nobody is."""
@@ -280,17 +305,22 @@ class FileRoles:
 
     def have(self, file: io.FileIO) -> bool:
         """Whether the path leads to the open file."""
-        return files.is_at(self.place.location, file)
+        with files.opening(self.place):
+            return is_at(file, self.place.location, follow=True)
 
     def bells_place(self, file: io.FileIO) -> Place:
         """What the bells belong to: the file, by whatever path it is reached."""
         return Place(self.place.name, inode_path(os.fstat(file.fileno())))
 
-    def tidy(self, file: io.FileIO, memory: bool) -> None:
-        """Remove the bells if nobody has a role.  The file is the user's, and stays."""
+    def tidy(self, file: io.FileIO, memory: bool) -> bool:
+        """Remove the bells if nobody else has a role; return as above.  The file is the user's: it stays."""
+        tidied = False
         with contextlib.suppress(OSError, ChannelError):
             if locks.lock(file, _ALL):
                 try:
                     _remove_bells(self.bells_place(file))
+                    tidied = True
                 finally:
                     locks.unlock(file)
+            _remove_bells_left()
+        return tidied

@@ -44,6 +44,10 @@ class Bells:
                 return True
         return False
 
+    def are_shared(self) -> bool:
+        """True: whoever has the role has the bells of that name."""
+        return True
+
     def watch(self, pid: int) -> bool:
         """See `contract.Bells`."""
         if pid != self._watched:

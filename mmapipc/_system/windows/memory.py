@@ -24,7 +24,7 @@ from ...errors import (
     NoSuchMapping,
     in_bytes,
 )
-from .. import files, names
+from .. import files, names, views
 from ..names import Place
 from . import win32
 from .guards import Guard
@@ -35,15 +35,30 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _LONGEST_TAG = 260  # characters, MAX_PATH
-_VIEWS = {
+_RIGHTS = {
     mmap.ACCESS_WRITE: win32.FILE_MAP_READ_WRITE,
     mmap.ACCESS_READ: win32.FILE_MAP_READ,
     mmap.ACCESS_COPY: win32.FILE_MAP_COPY,
 }
 
 
-class View:
-    """See `contract.View`.  `mmap` would want more rights than most have to other programs' memory."""
+class View(views.View):
+    """See `contract.View`.  The disk has a file's bytes only when the file is flushed too."""
+
+    def __init__(self, place: Place, mapping: mmap.mmap, file: io.FileIO | None) -> None:
+        super().__init__(place, mapping)
+        self._file = file
+
+    def flush(self, offset: int, length: int) -> None:
+        """See `contract.View`."""
+        super().flush(offset, length)
+        if self._file is not None:
+            with files.opening(self._place):
+                os.fsync(self._file.fileno())
+
+
+class LesserView:
+    """A view for who has not all the rights to the memory, which `mmap` would want."""
 
     def __init__(
         self, place: Place, view: win32.View, length: int, writable: bool, file: io.FileIO | None
@@ -119,17 +134,21 @@ class Memory:
             )
         return FileRefused(f"{self._place.name}: was not made for writing; map it for reading")
 
-    def view(self, length: int, offset: int, access: int) -> View:
+    def view(self, length: int, offset: int, access: int) -> View | LesserView:
         """See `contract.Memory`."""
-        # 0 is up to the end, which is inside the last page if another program made it of a file.
-        count = 0 if offset + length == self.size() else length
-        view = win32.map_view(self._handle, _VIEWS[access], offset >> 32, offset & 0xFFFFFFFF, count)
-        if not view:
-            raise self._not_mapped(ctypes.get_last_error(), offset + length)
         # Somebody must have the mutex open for others to be told that its holder died.
         with contextlib.suppress(ChannelError):
             self.guard(None)
-        return View(self._place, view, length, access != mmap.ACCESS_READ, self._file)
+        # `mmap` has tagnames in the code page of the system only.
+        if access == mmap.ACCESS_WRITE and (self._tag is None or self._tag.isascii()):
+            with contextlib.suppress(FileRefused):
+                return View(self._place, self.map(length, offset), self._file)
+        # 0 is up to the end, which is inside the last page if another program made it of a file.
+        count = 0 if offset + length == self.size() else length
+        view = win32.map_view(self._handle, _RIGHTS[access], offset >> 32, offset & 0xFFFFFFFF, count)
+        if not view:
+            raise self._not_mapped(ctypes.get_last_error(), offset + length)
+        return LesserView(self._place, view, length, access != mmap.ACCESS_READ, self._file)
 
     def guard(self, tag: str | None) -> Guard:
         """See `contract.Memory`."""
@@ -176,7 +195,17 @@ class Memory:
 
     def is_at(self, path: str) -> bool:
         """Whether the path leads to this memory, which is a file's."""
-        return self._file is not None and files.is_at(path, self._file)
+        assert self._file is not None
+        try:
+            with files.owned(path, files.FLAGS, os.O_RDONLY) as there:
+                # Not `os.stat`: that is given no number of a file that is in use.
+                return os.path.samestat(os.fstat(there.fileno()), os.fstat(self._file.fileno()))
+        except OSError:
+            return False
+
+    def is_nameless(self) -> bool:
+        """False: a file that is open cannot be removed."""
+        return False
 
     def close(self) -> None:
         """Let go of the object, and of the file."""

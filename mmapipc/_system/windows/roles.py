@@ -214,6 +214,10 @@ class Roles:
         if mapping:
             mapping.close()
             return True
+        return self.in_use()
+
+    def in_use(self) -> bool:
+        """See `contract.ChannelRoles`; nobody tidies up here."""
         return self.holder(SENDER) is not None or self.holder(RECEIVER) is not None
 
     def sweep(self) -> None:
