@@ -306,8 +306,7 @@ class Pair(Home):
         reason = f"{self.name}: the connection is closed"
         try:
             if all(link.is_joined for link in self.links):
-                for link in self.links:
-                    link.half.shut(reason)
+                self.outgoing.half.shut(reason)
                 try:
                     self.outgoing.finish()
                 finally:
@@ -332,8 +331,7 @@ class Pair(Home):
         mapping, self._mapping = self._mapping, None
         try:
             joined = [link for link in self.links if link.is_joined]
-            for link in joined:
-                link.half.shut(reason)
+            # Before the halves are shut, which would look to a thread that waits as if the counter had moved.
             for link in joined:
                 link.waiter.dismiss(reason)
             for each in self.links:
