@@ -327,16 +327,16 @@ class Pair(Home):
 
     def leave(self, reason: str) -> None:
         """Give everything back.  What the other end is to know was stored before."""
-        claim, self.claim = self.claim, None
-        mapping, self._mapping = self._mapping, None
         try:
-            joined = [link for link in self.links if link.is_joined]
             # Before the halves are shut, which would look to a thread that waits as if the counter had moved.
-            for link in joined:
-                link.waiter.dismiss(reason)
-            for each in self.links:
-                each.leave(reason)
+            for link in self.links:
+                if link.is_joined:
+                    link.waiter.dismiss(reason)
+            for link in self.links:
+                link.leave(reason)
         finally:
+            claim, self.claim = self.claim, None
+            mapping, self._mapping = self._mapping, None
             try:
                 if mapping is not None:
                     with contextlib.suppress(BufferError):
