@@ -16,19 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import NamedTuple
 
-from benchmark_peers import (
-    GIB,
-    HANDSHAKE,
-    KIB,
-    MESSAGES,
-    MIB,
-    OURS,
-    PEERS,
-    PIPE,
-    SIZES,
-    THEIR_MESSAGES,
-    WINDOWS,
-)
+from benchmark_peers import GIB, HANDSHAKE, KIB, MIB, OURS, PEERS, PIPE, SIZES, WINDOWS
 
 import mmapipc
 
@@ -88,7 +76,6 @@ ROUND_TRIPS = (
     RoundTrip("back to back", 0, 3.6, sizes=PING_SIZES, by_all=True),
     RoundTrip("back to back", 0, 6.3, setting=TWO_CORES),
     RoundTrip("back to back", 0, 0.8, setting=ONE_CORE),
-    RoundTrip("back to back", 0, None, sizes=(64 * KIB,), by_all=True),
     RoundTrip("100 us apart", 100e-6, 0.6),
     RoundTrip("1 ms apart", 1e-3, 0.6),
     RoundTrip("20 ms apart", 0.02, 0.5, sizes=PING_SIZES, by_all=True),
@@ -173,9 +160,9 @@ class Results:
         values = self.values.get((what, size, OURS))
         return spread(list(values.values())) if values else None
 
-    def advantage(self, what: str, size: int, label: str, ours_is: str = OURS) -> Spread | None:
+    def advantage(self, what: str, size: int, label: str) -> Spread | None:
         """How many times better we are, over the repetitions that measured both."""
-        ours = self.values.get((what, size, ours_is), {})
+        ours = self.values.get((what, size, OURS), {})
         theirs = self.values.get((what, size, label), {})
         ratios = [ours[repetition] / theirs[repetition] for repetition in ours if repetition in theirs]
         if not ratios:
@@ -204,7 +191,6 @@ class Target(NamedTuple):
     size: int
     against: str
     least: float
-    of: str = OURS
 
 
 class Limit(NamedTuple):
@@ -237,13 +223,6 @@ def targets(plan: Plan) -> list[Target]:
         Target(FILE_TO_NULL, plan.script_bytes, CAT, 3),
         Target(PIPE_TO_PIPE, plan.script_bytes, CAT, 1.5),
         Target(STREAM, 1, HANDSHAKE, 50),
-        *(Target(STREAM, size, THEIR_MESSAGES, 3, MESSAGES) for size in (64, 4 * KIB, MIB)),
-        *(
-            Target(trip.what, size, THEIR_MESSAGES, 1 if trip.pause else 3, MESSAGES)
-            for trip in ROUND_TRIPS
-            for size in trip.sizes
-            if trip.by_all and size > 1
-        ),
     ]
     return [target for target in wanted if plan.has(target.what, target.size)]
 
@@ -380,10 +359,9 @@ def show_ratio(ratio: Spread | None) -> str:
 
 
 def target_row(results: Results, target: Target) -> list[str]:
-    ratio = results.advantage(target.what, target.size, target.against, target.of)
+    ratio = results.advantage(target.what, target.size, target.against)
     return [
-        f"{'' if target.of == OURS else f'{target.of}: '}{row_name(target.what, target.size)}, "
-        f"against {target.against}",
+        f"{row_name(target.what, target.size)}, against {target.against}",
         f"at least {target.least:g} x",
         show_ratio(ratio),
         show_spread(ratio),
@@ -505,7 +483,7 @@ def as_json(plan: Plan, results: Results) -> str:
                 "ok": ratio and ratio.median >= target.least,
             }
             for target in targets(plan)
-            for ratio in [results.advantage(target.what, target.size, target.against, target.of)]
+            for ratio in [results.advantage(target.what, target.size, target.against)]
         ],
         "limits": [
             {

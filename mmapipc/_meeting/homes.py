@@ -41,7 +41,7 @@ class Mapped:
             self.mapping.close()
 
 
-class Home:
+class _Home:
     """What is the same in both homes."""
 
     ordered = system.ORDERED  # whether the processor keeps loads and stores of the memory in order
@@ -70,7 +70,7 @@ class Home:
         return Mapped(memory, capacity)
 
 
-class InMemory(Home):
+class InMemory(_Home):
     """A ring in memory that has the channel's name.  Each stream has memory of its own."""
 
     kept = False  # whether the stream outlives both ends
@@ -150,7 +150,7 @@ class InMemory(Home):
         self.roles.sweep()
 
 
-class InFile(Home):
+class InFile(_Home):
     """A ring in a file of the user's, which stays.  One stream after the other has it."""
 
     kept = True
