@@ -126,12 +126,13 @@ def until(poll: Callable[[], _T | None], timeout: float | None, clock: Clock) ->
         result = poll()
         if result is not None:
             return result
-        clock.sleep(nap)
+        if nap:
+            clock.sleep(nap)
     return poll()
 
 
 def naps(timeout: float | None, clock: Clock) -> Iterator[float]:
-    """How many seconds to sleep after each poll, in growing steps; after the last one comes one more poll."""
+    """How many seconds to sleep after each poll, in growing steps; 0 after the last but one, when time is over."""
     start = clock.now()
     nap = _FIRST_NAP
     left = nap
