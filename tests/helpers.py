@@ -126,11 +126,22 @@ def open_handles() -> int:
     return len(os.listdir("/dev/fd")) - 1  # less the one that looks
 
 
+def started(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
+    """`Popen`; again where Wine could not start a process, which it now and then cannot when many start at once."""
+    for _ in range(3):
+        try:
+            return subprocess.Popen(command, **options)
+        except OSError as error:
+            if getattr(error, "winerror", None) != 1359:  # ERROR_INTERNAL_ERROR
+                raise
+    return subprocess.Popen(command, **options)
+
+
 class Child:
     """A child process whose output is collected; ended, at the latest, with its test."""
 
     def __init__(self, command: list[str], stdin: int | None = subprocess.DEVNULL, **options: Any) -> None:
-        self.process = subprocess.Popen(
+        self.process = started(
             command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
         )
         self.pid = self.process.pid
