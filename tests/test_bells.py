@@ -90,13 +90,13 @@ class Patient(ChannelTest):
             join(self)
             ring = self.half.ring
 
-            def lose_one() -> None:
+            def lose_some() -> None:
                 nonlocal rung
                 rung += 1
-                if rung != 20:
+                if rung < 20:  # of a later one, for nobody may sleep when it is rung
                     ring()
 
-            self.half.ring = lose_one  # type: ignore[method-assign]
+            self.half.ring = lose_some  # type: ignore[method-assign]
 
         child = self.python(PATIENT + ECHO)
         with mock.patch.object(link.SendingLink, "join", join_and_lose_one):
