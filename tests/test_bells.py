@@ -188,8 +188,9 @@ class Places(ChannelTest):
 
         with self.both() as (sender, receiver):
             waits()
-            # Long enough to look whether the peer lives, and watch it from then on.
+            # Long enough to look whether the peer lives, and watch it from then on; and to sleep for once.
             self.assertEqual(mmapipc.wait([receiver], 0.3), [])
+            self.assertFalse(receiver.poll(0.3))
             before = open_handles()
             for _ in range(100):
                 waits()
