@@ -70,6 +70,7 @@ for _ in range(50):
         time.sleep(0)
         m.buf[:4] = (count + 1).to_bytes(4, 'little')
         assert not guard.abandoned
+m.close()
 """
         for made, how in self.kinds():
             made.buf[:4] = bytes(4)
