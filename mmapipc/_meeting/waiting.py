@@ -82,6 +82,7 @@ _SHORT = 100e-6  # seconds: a wait for which some more looks would have been eno
 
 # Of `rest`, which waits for an answer.
 _ANSWER_LOOKS = min(_LOOKS_AT_MOST, 400)
+_ANSWER_YIELDS = 100  # on a free processor 50 us: as long as a peer on another one takes to wake up and answer
 _ANSWER_YIELDING = 1e-4  # seconds: the longest time to look and yield before parking
 _SWITCH = 3e-6  # seconds: a yield that is quicker had nobody to give way to
 _FIRST_BAN = 512  # waits without a yield after that; 8 times as many after the next
@@ -195,7 +196,7 @@ class Waiter:
         self._began: float | None = None  # when `rest` began that did not see the counter move
         # What `rest` has learned.
         self._looks = 1
-        self._yields = _YIELDS
+        self._yields = _ANSWER_YIELDS
         self._ban = _FIRST_BAN
         self._retry = _FIRST_RETRY
 
@@ -280,15 +281,16 @@ class Waiter:
                 # Nobody ran here meanwhile: the peer is on another processor.
                 self._looks = min(2 * looks, _ANSWER_LOOKS)
                 self._ban = _FIRST_BAN
-            self._yields = _YIELDS
+            self._yields = _ANSWER_YIELDS
             self._retry = _FIRST_RETRY
-        elif self._yields > 1:
+        elif self._yields > 1 and self._retry == _FIRST_RETRY:
             self._yields //= 2
         else:
             self._park_at_once(self._retry)
+            self._yields = _ANSWER_YIELDS  # the next try lasts long enough to succeed
             self._retry = min(4 * self._retry, _LONGEST_RETRY)
         half.spins = self._looks > 1
-        half.yields = self._yields == _YIELDS
+        half.yields = self._yields == _ANSWER_YIELDS
         return moved
 
     def _park_at_once(self, waits: int) -> None:
