@@ -24,6 +24,7 @@ a ChannelError and also the built-in exception for the same trouble:
 `wait` waits for several of them, and for other things, at once; event loops can
 wait for an end's `bell`.  `mmapipc.aio`, which is imported by that name, has both
 ends for asyncio.
+`mmapipc.connection` has messages, both ways and to any number of clients.
 `Mapping` is shared memory alone: ours by name, any program's by its tag name, or
 a file's; its `lock` guards it.
 

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import mmapipc  # noqa: E402
+import mmapipc.connection  # noqa: E402
 from mmapipc.files import BufferedReceiver  # noqa: E402
 
 WINDOWS = os.name == "nt"
@@ -37,7 +38,9 @@ SIZES = (1, 64, KIB, 4 * KIB, 64 * KIB, MIB)  # bytes a write
 SPAWN = multiprocessing.get_context("spawn")  # a fork would copy this process with all its connections
 
 OURS = "mmapipc"
+MESSAGES = "mmapipc.connection"
 PIPE = "os.pipe"
+THEIR_MESSAGES = "multiprocessing.Pipe"
 HANDSHAKE = "two events a byte"
 
 
@@ -159,6 +162,14 @@ def meet_named_pipe(address: str | None, announce: Callable[[object], None]) -> 
             announce(listener.address)
             return connection_link(listener.accept())
     return connection_link(multiprocessing.connection.Client(address, family="AF_PIPE"))
+
+
+def meet_listener(address: str | None, announce: Callable[[object], None]) -> Link:
+    if address is None:
+        with mmapipc.connection.Listener() as listener:
+            announce(listener.address)
+            return connection_link(listener.accept())
+    return connection_link(mmapipc.connection.Client(address))
 
 
 def by_message(send: Callable[[bytes], object], receive: Callable[[], Any]) -> Link:
@@ -346,7 +357,8 @@ PEERS = (
     Peer(PIPE, share_pipes, open_pipes, inherits=True),
     Peer("socketpair", share_socketpair, open_socket, inherits=True, missing=no_socketpair),
     Peer("TCP loopback", meet=meet_tcp),
-    Peer("multiprocessing.Pipe", share_connections, open_connection, inherits=True),
+    Peer(MESSAGES, meet=meet_listener),
+    Peer(THEIR_MESSAGES, share_connections, open_connection, inherits=True),
     Peer("named pipe", meet=meet_named_pipe, missing=no_named_pipe),
     Peer("multiprocessing.Queue", share_queues, open_queues, spawned=True),
     Peer(

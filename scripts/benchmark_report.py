@@ -16,7 +16,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import NamedTuple
 
-from benchmark_peers import GIB, HANDSHAKE, KIB, MIB, OURS, PEERS, PIPE, SIZES, WINDOWS
+from benchmark_peers import (
+    GIB,
+    HANDSHAKE,
+    KIB,
+    MESSAGES,
+    MIB,
+    OURS,
+    PEERS,
+    PIPE,
+    SIZES,
+    THEIR_MESSAGES,
+    WINDOWS,
+)
 
 import mmapipc
 
@@ -76,6 +88,7 @@ ROUND_TRIPS = (
     RoundTrip("back to back", 0, 3.6, sizes=PING_SIZES, by_all=True),
     RoundTrip("back to back", 0, 6.3, setting=TWO_CORES),
     RoundTrip("back to back", 0, 0.8, setting=ONE_CORE),
+    RoundTrip("back to back", 0, None, sizes=(64 * KIB,), by_all=True),
     RoundTrip("100 us apart", 100e-6, 0.6),
     RoundTrip("1 ms apart", 1e-3, 0.6),
     RoundTrip("20 ms apart", 0.02, 0.5, sizes=PING_SIZES, by_all=True),
@@ -160,9 +173,9 @@ class Results:
         values = self.values.get((what, size, OURS))
         return spread(list(values.values())) if values else None
 
-    def advantage(self, what: str, size: int, label: str) -> Spread | None:
+    def advantage(self, what: str, size: int, label: str, ours_is: str = OURS) -> Spread | None:
         """How many times better we are, over the repetitions that measured both."""
-        ours = self.values.get((what, size, OURS), {})
+        ours = self.values.get((what, size, ours_is), {})
         theirs = self.values.get((what, size, label), {})
         ratios = [ours[repetition] / theirs[repetition] for repetition in ours if repetition in theirs]
         if not ratios:
@@ -191,6 +204,7 @@ class Target(NamedTuple):
     size: int
     against: str
     least: float
+    of: str = OURS
 
 
 class Limit(NamedTuple):
@@ -223,6 +237,13 @@ def targets(plan: Plan) -> list[Target]:
         Target(FILE_TO_NULL, plan.script_bytes, CAT, 3),
         Target(PIPE_TO_PIPE, plan.script_bytes, CAT, 1.5),
         Target(STREAM, 1, HANDSHAKE, 50),
+        *(Target(STREAM, size, THEIR_MESSAGES, 3, MESSAGES) for size in (64, 4 * KIB, MIB)),
+        *(
+            Target(trip.what, size, THEIR_MESSAGES, 1 if trip.pause else 3, MESSAGES)
+            for trip in ROUND_TRIPS
+            for size in trip.sizes
+            if trip.by_all and size > 1
+        ),
     ]
     return [target for target in wanted if plan.has(target.what, target.size)]
 
@@ -359,9 +380,10 @@ def show_ratio(ratio: Spread | None) -> str:
 
 
 def target_row(results: Results, target: Target) -> list[str]:
-    ratio = results.advantage(target.what, target.size, target.against)
+    ratio = results.advantage(target.what, target.size, target.against, target.of)
     return [
-        f"{row_name(target.what, target.size)}, against {target.against}",
+        f"{'' if target.of == OURS else f'{target.of}: '}{row_name(target.what, target.size)}, "
+        f"against {target.against}",
         f"at least {target.least:g} x",
         show_ratio(ratio),
         show_spread(ratio),
@@ -483,7 +505,7 @@ def as_json(plan: Plan, results: Results) -> str:
                 "ok": ratio and ratio.median >= target.least,
             }
             for target in targets(plan)
-            for ratio in [results.advantage(target.what, target.size, target.against)]
+            for ratio in [results.advantage(target.what, target.size, target.against, target.of)]
         ],
         "limits": [
             {

@@ -124,6 +124,13 @@ class Snippets(ReadmeTest):
         receiver = self.snippet(start + receiving + "    print(data, r.tell(), r.read(1))\n")
         self.assertEqual(self.ends_well(sender, receiver).rstrip(), b"b'hello' 6 b''")
 
+    @shows('with connection.Listener("greeter") as listener:')
+    def test_connections(self, text):
+        start, serving, coming = re.split(r"# in one process|# in another", self.renamed(text, "greeter"))
+        server = self.snippet(start + serving)
+        client = self.snippet(start + coming)
+        self.assertEqual(self.ends_well(server, client).strip(), b"{'hello': 'world'} b'and some bytes'")
+
     @shows('receivers = [mmapipc.Receiver(name) for name in ("greeting", "weather")]')
     def test_several_at_once(self, text):
         weather = f"{self.name}.weather"

@@ -41,7 +41,7 @@ class Mapped:
             self.mapping.close()
 
 
-class _Home:
+class Home:
     """What is the same in both homes."""
 
     ordered = system.ORDERED  # whether the processor keeps loads and stores of the memory in order
@@ -70,7 +70,7 @@ class _Home:
         return Mapped(memory, capacity)
 
 
-class InMemory(_Home):
+class InMemory(Home):
     """A ring in memory that has the channel's name.  Each stream has memory of its own."""
 
     kept = False  # whether the stream outlives both ends
@@ -150,7 +150,7 @@ class InMemory(_Home):
         self.roles.sweep()
 
 
-class InFile(_Home):
+class InFile(Home):
     """A ring in a file of the user's, which stays.  One stream after the other has it."""
 
     kept = True

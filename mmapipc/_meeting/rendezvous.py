@@ -10,7 +10,7 @@ import contextlib
 import os
 
 from .._ring import layout, states
-from ..errors import ChannelError, ChannelTimeout
+from ..errors import ChannelError, ChannelTimeout, LayoutError
 from .link import ReceivingLink, SendingLink
 from .waiting import until
 
@@ -151,6 +151,11 @@ def _attach(link: ReceivingLink) -> bool | None:
                 if known is None:
                     return None
                 words, constant = known
+                if constant.owner and not home.kept:
+                    raise LayoutError(
+                        f"{name}: is the name of a listener, not of a channel; "
+                        "use mmapipc.connection.Client, or another name"
+                    )
                 states.settle_receiver(words, name)
                 if not states.wants_receiver(
                     words,

@@ -10,7 +10,7 @@ are on one machine), each on an 8-byte boundary.
          0  +----------------------------------------------------------+
             | magic "mmapipc" + version | header size                  |
         16  | capacity                  | stream id                    |
-        32  | flags: 1 = persistent     | owner: whose file, or 0      |
+        32  | flags: 1 = persistent     | owner: whose file, or 0 (*)  |
             |   written once, by the sender; magic + version last      |
        128  +----------------------------------------------------------+
             | write_seq                    written by the sender only  |
@@ -41,6 +41,8 @@ The two sequences count bytes since the start of the stream and never wrap (at
 that it stores: an odd number = parked, ring when your counter is no longer half
 of it; 2 = the receiver left.
 
+(*) That of a listener's name is no channel, and has a word of `introducing` there.
+
 A ring in a file of the user's has the same bytes; `owner` there stands for the
 channel's name, so that no other channel takes the file for its own.  While the
 sender prepares the file for a new stream, version is 0.  That is on the disk
@@ -70,6 +72,7 @@ if sys.maxsize < 2**63 - 1:
 
 VERSION = 2
 HEADER_SIZE = 4096
+BYTE_ORDER = sys.byteorder
 
 # One word holds both, so that one store makes the header valid.
 _MAGIC = int.from_bytes(b"mmapipc" + bytes([VERSION]), sys.byteorder)

@@ -338,6 +338,7 @@ class Producer(Half):
         self._debt: int | None = None
         self._debt_of_commit = False
         self._acknowledged = 0
+        self._wanted = 1  # free bytes that a call needs; fewer are not enough for it
         # Sequence up to which may be written without another look; -1 sends
         # every write the slow way, where its reason is known.
         self._limit = self.capacity
@@ -357,7 +358,7 @@ class Producer(Half):
 
     @property
     def is_ready(self) -> bool:
-        return self._acknowledged + self.capacity > self.sequence
+        return self._acknowledged + self.capacity >= self.sequence + self._wanted
 
     def available(self) -> int:
         return self._refresh()
@@ -419,7 +420,7 @@ class Producer(Half):
         if gone is not None and not self._persistent:
             return gone
         self.deserted = gone
-        return Verdict.READY if free else Verdict.WAIT
+        return Verdict.READY if free >= self._wanted else Verdict.WAIT
 
     def write(self, data: ReadableBuffer) -> int:
         """Copy in and publish all of `data`, any buffer; return its size in bytes.

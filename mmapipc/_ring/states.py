@@ -5,7 +5,8 @@ store the state of its side:
 
     the sender's state             stored by
     -----------------------------  -----------------------------------------------
-    ABSENT -> OPEN                 `begin`: the sender, with the header
+    ABSENT -> OPEN                 `begin`: the sender, with the header; of a connection,
+                                     who makes it, and `enter` is the sender
     OPEN -> FINISHED               `finish`: the sender
     OPEN -> ABORTED                `give_up`: the sender
     OPEN -> DIED                   `settle_sender`: the next sender
@@ -83,6 +84,11 @@ def begin(words: memoryview, header: layout.Header, pid: int, order: Order) -> N
     # ORDER: the other fields before the magic.  Pairs with `load_header`.
     order()
     layout.complete(words)
+
+
+def enter(words: memoryview, pid: int) -> None:
+    """Become the sender of a stream that was begun for an end of a connection."""
+    words[layout.SENDER_PID] = pid
 
 
 def settle_sender(words: memoryview, name: str) -> None:

@@ -21,8 +21,17 @@ class Claim(Protocol):
     def holder(self, role: str) -> int | None:
         """The pid of who has another role of the channel, or None.  Needs no new descriptor."""
 
-    def bells(self) -> Bells | None:
-        """The bells of the two ends; None where they are not to be had, or not to be trusted."""
+    def bells(self, ring: int = 0) -> Bells | None:
+        """The bells of the two ends; None where they are not to be had, or not to be trusted.
+
+        Memory with two rings has two sleepers at each end: each asks for the bells of its ring.
+        """
+
+    def is_kept(self, role: str) -> bool:
+        """Whether somebody keeps the end of that role for later, see `Keep`."""
+
+    def unname(self) -> None:
+        """Take all names of the place away: who is to have it has it open."""
 
     def stands(self) -> bool:
         """Whether the role is still that of the place: in the place of a file there may be another by now."""
@@ -33,6 +42,20 @@ class Claim(Protocol):
         Where names do not vanish by themselves, the last one who leaves removes
         them; that of the memory unless told not to.
         """
+
+
+class Keep(Protocol):
+    """A copy of an end that nobody uses yet: that lives as long as somebody has one, and the memory too.
+
+    A forked child has a copy of each of its parent's, and `multiprocessing` can pass one to a process that
+    it starts, by pickling it.
+    """
+
+    def hold(self, place: Place) -> None:
+        """Keep the memory, which is there now."""
+
+    def close(self) -> None:
+        """Let go of this copy."""
 
 
 class Roles(Protocol):
@@ -51,6 +74,15 @@ class Roles(Protocol):
 
 class ChannelRoles(Roles, Protocol):
     """The roles of a channel in memory."""
+
+    def keep(self, role: str) -> Keep:
+        """Keep the end of that role for later, before there is memory."""
+
+    def is_kept(self, role: str) -> bool:
+        """Whether somebody keeps that end.  Takes nothing."""
+
+    def parts(self) -> list[Place]:
+        """The places of connections that were begun under this name, as long as they have names."""
 
     def exists(self) -> bool:
         """Whether there is anything of the channel, if only what is left of it."""

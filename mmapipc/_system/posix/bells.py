@@ -45,6 +45,10 @@ class Bells:
         self._process: Descriptor | None = None
         self._epoll: Any = None
 
+    def again(self) -> Bells:
+        """The same bells for another sleeper of this end."""
+        return Bells(self._own, self._peers)
+
     def sleep(self, seconds: float, events: int = 1) -> object:
         """See `contract.Bells`."""
         # From now on without this method: it would be in the way each time.

@@ -7,6 +7,7 @@ A channel in memory has a file for this alone, which stays empty:
     mmapipc.UID.NAME+sender-bell,       what the two ends sleep on, see `bells`
       +receiver-bell
     mmapipc.UID.+DEVICE.INODE+...       the same two of a ring in a file
+    mmapipc.UID.NAME+ID, ...            a connection: memory, roles and bells until both ends have them open
 
 (`+` never appears in an encoded name.)  A ring in a file of the user's has the
 locks on that file itself, by whatever path it is reached.
@@ -23,23 +24,29 @@ stay until an end of any such ring leaves.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
+from operator import methodcaller
 
 from ...errors import ChannelError, UnsafeMemory
 from .. import files
-from ..names import PEER, ROLES, SENDER, Place
+from ..names import CHANGER, PEER, ROLES, SENDER, Place
 from . import bells, locks
 from .private import inode_path, is_at, of_files, open_private, refusing, remove
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
-    import io
+    from collections.abc import Callable
+    from typing import Any
 
 # Far behind the last byte of any file, and far enough apart for any pid.
 _APART = 1 << 40
 _FIRST = {role: (1 << 61) + number * _APART for number, role in enumerate(ROLES)}
 _ALL = (_FIRST[SENDER], len(ROLES) * _APART)
 _LARGEST_PID = 2**32 - 1
+# Of an end of a connection that is kept for whoever will use it: a shared lock of one byte, where a channel
+# in memory has no other.  So nobody removes what somebody may still want.
+_KEPT = {role: (_FIRST[CHANGER] + number, 1) for number, role in enumerate(PEER)}
 
 
 def _holder(file: io.FileIO, role: str) -> int | None:
@@ -72,6 +79,31 @@ def _remove_bells_left() -> None:
             bells.remove_if_left(os.path.join(folder, entry))
 
 
+class Keep:
+    """See `contract.Keep`.  All copies share one open of the roles' file, and with it the lock."""
+
+    def __init__(self, file: io.FileIO) -> None:
+        self._file = file
+
+    def hold(self, place: Place) -> None:
+        """Nothing: the memory's name stays as long as the lock does."""
+
+    def close(self) -> None:
+        """See `contract.Keep`."""
+        self._file.close()
+
+    def __reduce__(self) -> tuple[Callable[[Any], Keep], tuple[Any]]:
+        from multiprocessing import context
+
+        process: Any = context.get_spawning_popen()
+        return _kept, (process.DupFd(process.duplicate_for_child(self._file.fileno())),)
+
+
+def _kept(passed: Any) -> Keep:
+    """The keep whose descriptor was passed to this process as it was started."""
+    return Keep(next(map(io.FileIO, map(methodcaller("detach"), (passed,)), ("r+",))))
+
+
 class Claim:
     """A role that this process has."""
 
@@ -79,20 +111,38 @@ class Claim:
         self._file = file
         self._roles = roles
         self._role = role
+        self._bells: bells.Bells | None = None
 
-    def bells(self) -> bells.Bells | None:
-        """The bells of the two ends, or None."""
+    def bells(self, ring: int = 0) -> bells.Bells | None:
+        """The bells of the two ends, or None.  A second ring has the same FIFOs, with another sleeper."""
+        if self._bells is not None:
+            return self._bells.again()
         try:
             place = self._roles.bells_place(self._file)
         except ChannelError:  # there is no directory for them
             return None
-        return bells.bells(_bell(place, self._role), _bell(place, PEER[self._role]))
+        self._bells = bells.bells(_bell(place, self._role), _bell(place, PEER[self._role]))
+        return self._bells
 
     def holder(self, role: str) -> int | None:
         """The pid of who has another role of the channel, or None.  Opens nothing."""
         place = self._roles.place
         with refusing(place.name, place.location):
             return _holder(self._file, role)
+
+    def is_kept(self, role: str) -> bool:
+        """See `contract.Claim`."""
+        place = self._roles.place
+        with refusing(place.name, place.location):
+            return locks.in_the_way(self._file, _KEPT[role]) is not None
+
+    def unname(self) -> None:
+        """Take all names away: both ends have open what they need."""
+        place = self._roles.place
+        _remove_bells(place)
+        for path in (place.location, place.of("roles")):
+            with contextlib.suppress(OSError):
+                os.unlink(path)
 
     def stands(self) -> bool:
         """Whether the role is still that of the place."""
@@ -132,6 +182,15 @@ class Roles:
         file.close()
         return None
 
+    def keep(self, role: str) -> Keep:
+        """See `contract.ChannelRoles`."""
+        while True:
+            file = open_private(self.place, self._path, os.O_CREAT)
+            with file, refusing(self.place.name, self._path):
+                if locks.lock(file, _KEPT[role], shared=True) and is_at(file, self._path):
+                    # Not by a descriptor that a forked child lets go of.
+                    return Keep(next(map(io.FileIO, map(os.dup, (file.fileno(),)), ("r+",))))
+
     def holder(self, role: str) -> int | None:
         """The pid of who has the role; None when nobody has it.  Takes nothing."""
         try:
@@ -140,6 +199,29 @@ class Roles:
             return None
         with file, refusing(self.place.name, self._path):
             return _holder(file, role)
+
+    def is_kept(self, role: str) -> bool:
+        """See `contract.ChannelRoles`."""
+        try:
+            file = open_private(self.place, self._path, access=os.O_RDONLY)
+        except FileNotFoundError:
+            return False
+        with file, refusing(self.place.name, self._path):
+            return locks.in_the_way(file, _KEPT[role]) is not None
+
+    def parts(self) -> list[Place]:
+        """See `contract.ChannelRoles`."""
+        folder, own = os.path.split(self.place.location)
+        try:
+            entries = os.listdir(folder)
+        except OSError:
+            return []
+        found = [entry.rpartition("+") for entry in entries if entry.startswith(f"{own}+")]
+        return [
+            Place(self.place.name, os.path.join(folder, part))
+            for part, _, what in found
+            if what == "roles" and part != own
+        ]
 
     def exists(self) -> bool:
         """Whether there is anything of the channel: the memory, or the roles' file."""

@@ -5,6 +5,8 @@
     mmapipc.NAME+sender-bell, +receiver-bell          what the two ends sleep on, see `bells`
     mmapipc-file.SERIAL.INDEX+sender, +receiver, ...  the same of the ring in a file
     ...+lock                                          the mutex of a mapping, see `guards`
+    mmapipc.NAME+ID, ...+sender, ...                  a connection
+    ...+sender-kept, +receiver-kept                   exist while an end is kept for whoever will use it
 
 with the `Global\\` or `Local\\` that the name began with in front.  (`+` is in no
 encoded name; SERIAL and INDEX are the volume's and the file's, in hexadecimal.)
@@ -30,6 +32,11 @@ from ...errors import ChannelError, FileRefused, MemoryRefused, NameTaken
 from .. import files
 from ..names import PEER, RECEIVER, SENDER, Place
 from . import bells, win32
+
+TYPE_CHECKING = False  # as in typing, which is slow to import
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 _LARGEST_PID = 2**31 - 1
 
@@ -64,6 +71,37 @@ def _lives(pid: int) -> bool:
         process.close()
 
 
+class Keep:
+    """See `contract.Keep`: a semaphore that exists while anybody keeps the end, and the memory."""
+
+    def __init__(self, semaphore: win32.Handle, memory: win32.Handle | None = None) -> None:
+        self._semaphore = semaphore
+        self._memory = memory
+
+    def hold(self, place: Place) -> None:
+        """See `contract.Keep`."""
+        self._memory = win32.open_mapping(win32.FILE_MAP_READ, False, place.location)
+
+    def close(self) -> None:
+        """See `contract.Keep`."""
+        self._semaphore.close()
+        if self._memory is not None:
+            self._memory.close()
+
+    def __reduce__(self) -> tuple[Callable[..., Keep], tuple[int, ...]]:
+        from multiprocessing import context
+
+        process: Any = context.get_spawning_popen()
+        assert self._memory is not None
+        handles = (process.duplicate_for_child(each.value) for each in (self._semaphore, self._memory))
+        return _kept, tuple(handles)
+
+
+def _kept(*handles: int) -> Keep:
+    """The keep whose handles were passed to this process as it was started."""
+    return Keep(*map(win32.Handle, handles))
+
+
 class Claim:
     """A role that this process has."""
 
@@ -72,13 +110,20 @@ class Claim:
         self._roles = roles
         self._role = role
 
-    def bells(self) -> bells.Bells | None:
-        """The bells of the two ends, or None."""
-        return self._roles.bells(self._role)
+    def bells(self, ring: int = 0) -> bells.Bells | None:
+        """The bells of the two ends, or None.  A sleep takes a ring away, so each ring of memory has its own."""
+        return self._roles.bells(self._role, ring)
 
     def holder(self, role: str) -> int | None:
         """The pid of who has another role of the channel, or None."""
         return self._roles.holder(role)
+
+    def is_kept(self, role: str) -> bool:
+        """Whether somebody keeps that end for later."""
+        return self._roles.is_kept(role)
+
+    def unname(self) -> None:
+        """Nothing to do: the names vanish with the last handles."""
 
     def stands(self) -> bool:
         """Whether the role is still that of the place."""
@@ -130,9 +175,30 @@ class Roles:
         pid: int = seen.MaximumCount
         return pid if not seen.CurrentCount and 0 < pid <= _LARGEST_PID and _lives(pid) else None
 
-    def bells(self, role: str) -> bells.Bells | None:
-        """The bells, for the end of that role."""
-        own, peers = (self._tags.of(f"{each}-bell") for each in (role, PEER[role]))
+    def keep(self, role: str) -> Keep:
+        """See `contract.ChannelRoles`."""
+        tag = self._tags.of(f"{role}-kept")
+        semaphore = win32.create_semaphore(None, 0, 1, tag)
+        if not semaphore:
+            raise refused(self.place.name, tag, ctypes.get_last_error())
+        return Keep(semaphore)
+
+    def is_kept(self, role: str) -> bool:
+        """Whether somebody keeps that end for later."""
+        semaphore = win32.open_semaphore(win32.SEMAPHORE_QUERY_STATE, False, self._tags.of(f"{role}-kept"))
+        if not semaphore:
+            return False
+        semaphore.close()
+        return True
+
+    def parts(self) -> list[Place]:
+        """Nothing: killed processes leave nothing."""
+        return []
+
+    def bells(self, role: str, ring: int) -> bells.Bells | None:
+        """The bells of one ring of the memory, for the end of that role."""
+        which = f"-{ring}" if ring else ""
+        own, peers = (self._tags.of(f"{each}-bell{which}") for each in (role, PEER[role]))
         return bells.bells(own, peers)
 
     def stand(self) -> bool:

@@ -1,0 +1,263 @@
+"""Messages in a ring: a length and as many bytes, padded, each published by one store if it fits.
+
+    +--------+----------------------+-----+--------+-- - -
+    | length | the message          | pad | length | the next
+    +--------+----------------------+-----+--------+-- - -
+    ^ a multiple of 8
+
+The length is one word of the ring, in the machine's own byte order.  A ring's
+capacity is a multiple of 8 too, so no length lies across its edge.
+
+A message that fits is there as a whole or not at all: who cannot send it in
+time has sent nothing of it.  A longer one passes through the ring in pieces.
+"""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+from ..errors import LayoutError, StreamAborted, in_bytes
+from . import layout, ring
+from .ring import Consumer, Producer
+
+TYPE_CHECKING = False  # as in typing, which is slow to import
+if TYPE_CHECKING:
+    from typing import Any, Protocol
+
+    class Link(ring.Link, Protocol):
+        """What a producer of messages knows of the world around it."""
+
+        def hail(self) -> None:
+            """Wake a peer that sleeps: a state has changed."""
+
+        def check_peer(self) -> None:
+            """Raise when the peer is gone, as far as that is known; asks the system now and then."""
+
+_WRITE_SEQ = layout.WRITE_SEQ
+_RECEIVER_CALLS = layout.RECEIVER_CALLS
+_LENGTH = 8  # bytes that a length has
+_LARGEST = 2**62  # bytes that no message has
+
+
+class TooLong(Exception):
+    """The next message, which stays where it is, has more bytes than the caller takes."""
+
+
+def room_for(size: int) -> int:
+    """How many bytes of the ring a message of `size` bytes takes."""
+    return size + _LENGTH + 7 & -8
+
+
+class MessageProducer(Producer):
+    """A producer of messages.  `is_cut` once a long one could not be sent to its end."""
+
+    _link: Link
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._lengths = self._data.cast("Q")
+        self.is_cut = False
+
+    def put(self, data: bytes | memoryview, size: int) -> None:
+        """Send a message, plain bytes; waits for room.
+
+        Whatever is raised: a message that fits the ring was then not sent, or
+        (by a signal handler) sent as a whole, and the next one can follow.
+        """
+        self._link.check_peer()
+        room = size + 15 & -8
+        start = self.sequence
+        end = start + room
+        if end > self._limit:
+            if room > self.capacity:
+                self._put_long(data, size)
+                return
+            self._wait_for(room)
+        capacity = self.capacity
+        offset = start % capacity
+        words = self.words
+        try:
+            self._lengths[offset >> 3] = size
+            offset += _LENGTH
+            if offset + size <= capacity:
+                self._data[offset : offset + size] = data
+            else:
+                first = capacity - offset
+                self._data[offset:capacity] = data[:first]
+                self._data[: size - first] = data[first:]
+            # ORDER: the bytes before write_seq.  Pairs with `Consumer._refresh`.
+            if not self._ordered:
+                self._barrier()
+            self.sequence = end
+            words[_WRITE_SEQ] = end
+        except BaseException:
+            if self.sequence != start:  # between the two
+                words[_WRITE_SEQ] = end
+            raise
+        calls = words[_RECEIVER_CALLS]
+        if calls and calls != self.rung:
+            if not ring.wrote and calls & layout.PARKED and calls >> 1 != end:
+                # As in `Producer.write`.
+                self.ring()
+                self.rung = calls
+                ring.rang = True
+            else:
+                self._link.answer(calls)
+        ring.wrote = True
+
+    def _wait_for(self, room: int) -> None:
+        """Wait until so many bytes are free, none of which is published meanwhile."""
+        self.check_not_shut()
+        self._check_not_cut()
+        self._wanted = room
+        try:
+            free = self._refresh()
+            if free < room:
+                self._link.refuse_to_wait(room)
+            while free < room:
+                self._wait()
+                free = self._refresh()
+        finally:
+            self._wanted = 1
+
+    def _check_not_cut(self) -> None:
+        if self.is_cut:
+            raise StreamAborted(
+                f"{self._name}: an earlier message was longer than the ring and was cut short, "
+                "so nothing can follow it; close this connection"
+            )
+
+    def _put_long(self, data: bytes | memoryview, size: int) -> None:
+        self._check_not_cut()
+        self._link.refuse_to_wait(room_for(size))
+        start = self.sequence
+        try:
+            self.is_cut = True  # until all of it is sent, whatever comes between
+            self.write(size.to_bytes(_LENGTH, layout.BYTE_ORDER))
+            self.write(data)
+            self.write(bytes(-size % _LENGTH))
+            self.is_cut = False
+        except BaseException:
+            if self.sequence == start:
+                self._settle()
+                self.is_cut = False
+            else:
+                self._owe(start)
+                self.abort()
+                self._link.hail()
+            raise
+
+
+class MessageConsumer(Consumer):
+    """A consumer of messages."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._lengths = self._data.cast("Q")
+        self._long: BytesIO | None = None  # a message that passes through the ring in pieces, so far
+        self._long_size = 0
+        self._long_end = 0  # the sequence where it ends
+        self._taken: bytes | None = None  # acknowledged, and not yet returned
+
+    @property
+    def is_ready(self) -> bool:
+        return self._taken is not None or super().is_ready
+
+    def take(self, most: int | None = None) -> bytes | None:
+        """The next message; None at the end of the stream.  Waits while there is none.
+
+        TooLong when it has more than `most` bytes.  What is raised takes nothing away.
+        """
+        if self._taken is not None or self._long is not None:
+            return self._go_on(most)
+        start = self.sequence
+        ready = self._published - start
+        capacity = self.capacity
+        if ready < _LENGTH:
+            # Flat, as far as an answer comes soon: after a pause each call takes microseconds.
+            write = self.words[_WRITE_SEQ] if self._shut is None else 0
+            if write == start and ring.wrote:
+                write = self.rest(start)
+            if start + _LENGTH <= write <= start + capacity and not ready:
+                # ORDER: write_seq before the bytes.  Pairs with `MessageProducer.put`.
+                if not self._ordered:
+                    self._barrier()
+                self._published = write
+                ready = write - start
+            else:
+                ready = self._more() if ready <= 0 else ready
+                if not ready:
+                    return None
+                if ready < _LENGTH:
+                    raise self._lie(f"whose length has {in_bytes(ready)}")
+        offset = start % capacity
+        # One load of what the peer can change at any time: from here on only the copy counts.
+        size = self._lengths[offset >> 3]
+        if most is not None and size > most:
+            raise TooLong
+        room = size + 15 & -8
+        if room > ready:
+            self._begin_long(size, room, ready)
+            return self._go_on(most)
+        offset += _LENGTH
+        if offset + size <= capacity:
+            data = bytes(self._data[offset : offset + size])
+        else:
+            data = b"".join((self._data[offset:capacity], self._data[: offset + size - capacity]))
+        try:
+            self.acknowledge(room)
+        except BaseException:
+            if self.sequence != start:
+                self._taken = data
+            raise
+        return data
+
+    def _begin_long(self, size: int, room: int, ready: int) -> None:
+        if size > _LARGEST:
+            raise self._lie(f"of {size} bytes")
+        if room <= self.capacity:
+            # It was published by one store, so all of it would be there.
+            raise self._lie(f"of {in_bytes(size)}, of which {ready - _LENGTH} are there")
+        start = self.sequence
+        try:
+            self._long, self._long_size, self._long_end = BytesIO(), size, start + room
+            self.acknowledge(_LENGTH)
+        except BaseException:
+            if self.sequence == start:
+                self._long = None
+            raise
+
+    def _go_on(self, most: int | None) -> bytes | None:
+        """The message that an earlier call, or this one, has begun to take."""
+        if self._taken is None:
+            self._take_long(most)
+        data = self._taken
+        if most is not None and data is not None and len(data) > most:
+            raise TooLong
+        self._taken = None
+        return data
+
+    def _take_long(self, most: int | None) -> None:
+        """Gather the rest of a message as it comes.  What came before an error stays for the next call."""
+        long = self._long
+        assert long is not None
+        if most is not None and self._long_size > most:
+            raise TooLong
+        first = self._long_end - room_for(self._long_size) + _LENGTH
+        while self.sequence < self._long_end:
+            with self.view(self._long_end - self.sequence) as piece:
+                count = min(len(piece), self._step)
+                if not count:
+                    raise StreamAborted(
+                        f"{self._name}: the other end closed the connection in the middle of a message: "
+                        f"{self.sequence - first} of {in_bytes(self._long_size)} came"
+                    )
+                long.seek(self.sequence - first)
+                long.write(piece[:count])
+            self.acknowledge(count)
+        long.truncate(self._long_size)
+        self._taken = long.getvalue()
+        self._long = None
+
+    def _lie(self, what: str) -> LayoutError:
+        return layout.damaged(self._name, f"a message {what}")

@@ -1,0 +1,561 @@
+"""Messages, both ways, to any number of clients: the interface of `multiprocessing.connection`.
+
+    with mmapipc.connection.Listener("greeter") as listener:    # in one process
+        with listener.accept() as connection:
+            connection.send("hello " + connection.recv())
+
+    with mmapipc.connection.Client("greeter") as connection:    # in others
+        connection.send("world")
+        print(connection.recv())
+
+An address is a name, as of a channel; only processes of the same user can come.
+What is different from the standard's module is more than that promises:
+
+    a process that was killed, or ended by    its peer gets ConnectionResetError, after all that
+      `os._exit`, with a connection open       was sent; EOFError only after a proper end
+    `close()`                                 does not wait; what was sent can still be received
+    a message of up to `capacity` bytes       is sent as a whole or not at all: after a timeout
+                                               the connection can be used as before
+    a longer one that is cut short            breaks the connection, and both sides are told
+    `timeout`, in seconds                     bounds every wait of a call (ChannelTimeout, which
+                                               is a TimeoutError); None waits as long as it takes
+    `Client` before its `Listener`            waits for it
+    an end of `Pipe()`                        belongs to the process that first uses it
+    `fileno()`                                is unsupported: `wait`, or the `bell`, is how to wait
+
+A process that exits, also by an exception, closes its connections.  `send` and
+`recv` pickle as multiprocessing does: unpickle only what you trust.
+
+Thread-safety: one thread may send while another receives.  Any thread may `close()`.
+"""
+
+from __future__ import annotations
+
+import _thread  # not threading, which is slow to import
+import atexit
+import io
+import itertools
+import operator
+import os
+import sys
+import weakref
+
+from ._meeting import introducing, pairing
+from ._meeting.pairing import Kept, Pair
+from ._meeting.waiting import checked_seconds
+from ._ring import layout
+from ._ring.messages import TooLong, room_for
+from .errors import ChannelTimeout, InvalidCapacity
+from .waiting import Bell, wait
+
+TYPE_CHECKING = False  # as in typing, which is slow to import
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Any
+
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+__all__ = ["Client", "Connection", "Listener", "Pipe", "wait"]
+
+DEFAULT_CAPACITY = 1 << 16  # bytes
+_PIPE = "pipe"
+_FAMILIES = (None, "AF_UNIX", "AF_PIPE")
+_numbers = itertools.count(1)
+
+
+class Connection:
+    """One end of a connection; `Pipe`, `Client` and `Listener.accept` make it."""
+
+    _put: Callable[[bytes | memoryview, int], None] | None = None
+    _take: Callable[..., bytes | None] | None = None
+
+    def __init__(
+        self,
+        end: Kept | Pair,
+        readable: bool = True,
+        writable: bool = True,
+        timeout: float | None = None,
+    ) -> None:
+        self._kept = end if isinstance(end, Kept) else None
+        self._pair: Pair | None = None
+        self._readable = readable
+        self._writable = writable
+        self._timeout = timeout
+        self._reason = "the connection is closed"
+        self._beginning = _thread.allocate_lock()
+        _open.add(self)
+        if isinstance(end, Pair):
+            self._begin(end)
+
+    def _begin(self, pair: Pair) -> Pair:
+        self._pair = pair
+        self._kept = None
+        if self._writable:
+            self._put = pair.outgoing.half.put
+        if self._readable:
+            self._take = pair.incoming.half.take
+        _close_at_exit()
+        return pair
+
+    def _used(self) -> Pair:
+        """This end, in use by this process from now on.  Raises OSError if it is closed, or another's."""
+        if self._pair is not None:
+            return self._pair
+        with self._beginning:
+            if self._pair is not None:  # another thread has just used it first
+                return self._pair
+            if self._kept is None:
+                raise OSError(self._reason)
+            return self._begin(self._kept.use(self._timeout))
+
+    def _to_write(self) -> Callable[[bytes | memoryview, int], None]:
+        self._used()
+        if self._put is None:
+            raise OSError("the connection is read-only")
+        return self._put
+
+    def _to_read(self) -> Callable[..., bytes | None]:
+        self._used()
+        if self._take is None:
+            raise OSError("the connection is write-only, or had a message that was too long")
+        return self._take
+
+    @property
+    def closed(self) -> bool:
+        """Whether this end is closed."""
+        return self._pair is None and self._kept is None
+
+    @property
+    def readable(self) -> bool:
+        """Whether messages can be received."""
+        return self._readable
+
+    @property
+    def writable(self) -> bool:
+        """Whether messages can be sent."""
+        return self._writable
+
+    @property
+    def timeout(self) -> float | None:
+        """The most seconds that each wait takes, for calls that follow; None: as long as it takes; 0: none."""
+        return self._timeout
+
+    @timeout.setter
+    def timeout(self, timeout: float | None) -> None:
+        self._timeout = seconds = checked_seconds("connection", timeout)
+        if self._pair is not None:
+            for link in self._pair.links:
+                link.timeout = seconds
+
+    @property
+    def bell(self) -> Bell:
+        """What an event loop can wait on until there is something to receive."""
+        self._to_read()
+        return Bell(self._used().incoming)
+
+    def fileno(self) -> int:
+        """Unsupported: nothing can be read from a descriptor."""
+        raise io.UnsupportedOperation("a connection has no descriptor; use wait(), poll(), or its bell")
+
+    def send_bytes(self, buf: ReadableBuffer, offset: int = 0, size: int | None = None) -> None:
+        """Send the bytes of any buffer as one message, or `size` of them from `offset` on.
+
+        Waits for room.  Raises BrokenPipeError (ReceiverGone) when the other end
+        is closed or its process is gone, ChannelTimeout, ValueError, OSError when
+        this end is closed or for reading only.  After an error nothing of a
+        message of up to `capacity` bytes was sent, or (when a signal handler
+        raised it) all; a longer one that is cut short is the last (StreamAborted).
+        """
+        put = self._put or self._to_write()
+        if size is None and not offset and type(buf) is bytes:
+            data: bytes | memoryview = buf
+            size = len(buf)
+        else:
+            data, size = _part(buf, offset, size)
+        try:
+            put(data, size)
+        except ValueError:
+            self._check_not_closed()
+            raise
+
+    def send(self, obj: object) -> None:
+        """Send an object, pickled.  Raises as `send_bytes`, and what pickling raises."""
+        put = self._put or self._to_write()
+        data = (_dumps or _import_pickling())(obj)
+        try:
+            put(data, len(data))
+        except ValueError:
+            self._check_not_closed()
+            raise
+
+    def _received(self, most: int | None = None) -> bytes:
+        take = self._take or self._to_read()
+        try:
+            data = take(most)
+        except ValueError:
+            self._check_not_closed()
+            raise
+        if data is None:
+            raise EOFError("the other end has closed the connection")
+        return data
+
+    def recv_bytes(self, maxlength: int | None = None) -> bytes:
+        """The next message.  Waits while there is none.
+
+        Raises EOFError when the other end has closed the connection and all its
+        messages are received; ConnectionResetError (SenderDied) when its process
+        was killed instead; ConnectionAbortedError (StreamAborted) when it could
+        not send a message to its end; ChannelTimeout, after which the message is
+        there for the next call; LayoutError when the memory is damaged; OSError
+        when this end is closed or for writing only, or when the message has more
+        than `maxlength` bytes: then nothing more can be received.
+        """
+        if maxlength is not None and maxlength < 0:
+            raise ValueError("negative maxlength")
+        try:
+            return self._received(maxlength)
+        except TooLong:
+            if self._writable:
+                self._readable, self._take = False, None
+            else:
+                self.close()
+            raise OSError(f"a message has more than {maxlength} bytes; nothing more can be received") from None
+
+    def recv_bytes_into(self, buf: WriteableBuffer, offset: int = 0) -> int:
+        """Receive a message into a buffer, from byte `offset` on; return its size in bytes.
+
+        Raises `multiprocessing.BufferTooShort`, which has the message, when there
+        is not enough room; otherwise as `recv_bytes`.
+        """
+        self._to_read()
+        with memoryview(buf) as given:
+            if given.readonly or not given.c_contiguous:
+                raise TypeError("the buffer has to be writable, and its bytes in one piece")
+            if not 0 <= offset <= given.nbytes:
+                raise ValueError("negative offset" if offset < 0 else "offset too large")
+            data = self._received()
+            if offset + len(data) > given.nbytes:
+                from multiprocessing import BufferTooShort
+
+                raise BufferTooShort(data)
+            with given.cast("B") as octets:
+                octets[offset : offset + len(data)] = data
+        return len(data)
+
+    def recv(self) -> Any:
+        """The object that the other end has sent.  Raises as `recv_bytes`, and what unpickling raises."""
+        data = self._received()
+        return (_loads or _import_unpickling())(data)
+
+    def poll(self, timeout: float | None = 0.0) -> bool:
+        """Whether there is something to receive, be it an end or an error.
+
+        Waits for that, for `timeout` seconds at most; None: as long as it takes.
+        """
+        self._to_read()
+        seconds = None if timeout is None else checked_seconds("poll", max(0.0, timeout))
+        try:
+            return self._used().incoming.poll(seconds)
+        except ValueError:
+            self._check_not_closed()
+            raise
+
+    def _check_not_closed(self) -> None:
+        """OSError if another thread has closed this end."""
+        if self._pair is None:
+            raise OSError(self._reason) from None
+
+    def close(self) -> None:
+        """Close this end, without waiting: the other one still gets what was sent, and then EOFError.
+
+        Of an end of `Pipe()` that was never used, and of which another process
+        has a copy, this closes the copy only, and says nothing to the other end.
+        """
+        kept, self._kept = self._kept, None
+        pair, self._pair = self._pair, None
+        self._put = self._take = None
+        _open.discard(self)
+        if kept is not None:
+            kept.close()
+        if pair is not None:
+            pair.close()
+
+    def _disown(self) -> None:
+        """In a forked child: an end that its parent uses is closed here without a word; others are copied."""
+        pair, self._pair = self._pair, None
+        self._beginning = _thread.allocate_lock()  # that may be held by a thread that is not here
+        if pair is not None:
+            self._put = self._take = None
+            self._reason = "the connection is in use by the process that this one was forked from"
+            _open.discard(self)
+            pair.disown(self._reason)
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_pair"):
+            self.close()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        if self._kept is None:
+            raise TypeError(
+                "a connection that is closed, or that a process has used, cannot be passed on; "
+                "pass an unused end of Pipe(), or the address of a Listener"
+            )
+        from multiprocessing import context
+
+        context.assert_spawning(self)
+        return Connection, (self._kept, self._readable, self._writable, self._timeout)
+
+    def __repr__(self) -> str:
+        if self._pair is None:
+            state = "closed" if self._kept is None else "not used yet"
+        else:
+            state = repr(self._pair.name)
+        return f"<mmapipc.connection.Connection {state}>"
+
+
+class Listener:
+    """Accepts clients at `address`, a name; one is made up when it is None.
+
+    Each connection has `capacity` bytes for each direction: a message of up to so
+    many is sent by one step, longer ones pass through in pieces.  `backlog` and one
+    more clients can connect, and send, before they are accepted; others wait.
+    `timeout` bounds each wait of `accept` and of the connections, in seconds.
+
+    `family` can be what the standard's module has for one machine, and says
+    nothing; `authkey` is refused: only processes of the same user can come.
+
+    Raises RoleTaken (a FileExistsError) when the name has a listener, and what
+    `mmapipc.Sender` raises.  Thread-safety: any thread may call anything.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        family: str | None = None,
+        backlog: int = 1,
+        authkey: None = None,
+        *,
+        timeout: float | None = None,
+        capacity: int = DEFAULT_CAPACITY,
+    ) -> None:
+        _check_common(family, authkey)
+        name = _fresh_name() if address is None else _name(address)
+        self._address = name
+        self._timeout = checked_seconds(name, timeout)
+        self._lock = _thread.allocate_lock()
+        self._reason = f"{name}: the listener is closed"
+        self._invitations: introducing.Invitations | None = introducing.Invitations(
+            name, _room(capacity), max(1, operator.index(backlog)) + 1, self._timeout
+        )
+        _open.add(self)
+        _close_at_exit()
+
+    @property
+    def address(self) -> str:
+        """The name under which clients come."""
+        return self._address
+
+    @property
+    def last_accepted(self) -> None:
+        """None: a client has no address."""
+        return None
+
+    def accept(self) -> Connection:
+        """Wait for a client; return the connection to it.
+
+        Raises ChannelTimeout, OSError when the listener is closed, MemoryRefused
+        when there is no memory for another connection.
+        """
+        if not self._lock.acquire(timeout=-1 if self._timeout is None else self._timeout):
+            raise ChannelTimeout(f"{self._address}: another thread accepts clients")
+        try:
+            invitations = self._opened()
+            try:
+                pair = invitations.accept(self._timeout)
+            except ValueError:
+                self._opened()  # closed by another thread
+                raise
+            connection = Connection(pair, timeout=self._timeout)
+            invitations.prepare()
+            return connection
+        finally:
+            self._lock.release()
+
+    def _opened(self) -> introducing.Invitations:
+        if self._invitations is None:
+            raise OSError(self._reason)
+        return self._invitations
+
+    def close(self) -> None:
+        """Accept nobody any more, and give the name back; clients not yet accepted are told.  Connections go on."""
+        invitations, self._invitations = self._invitations, None
+        if invitations is not None:
+            _open.discard(self)
+            invitations.dismiss(self._reason)
+            invitations.close()
+
+    def _disown(self) -> None:
+        invitations, self._invitations = self._invitations, None
+        if invitations is not None:
+            _open.discard(self)
+            self._reason = f"{self._address}: the process that this one was forked from listens here"
+            invitations.disown(self._reason)
+
+    def __enter__(self) -> Listener:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_invitations"):
+            self.close()
+
+
+def Client(
+    address: str, family: str | None = None, authkey: None = None, *, timeout: float | None = None
+) -> Connection:
+    """A connection to the listener at `address`, once there is one that takes another client.
+
+    `timeout` bounds that, and each wait of the connection, in seconds.  Raises
+    ChannelTimeout, LayoutError, MemoryRefused; `family` and `authkey` as `Listener`.
+    """
+    _check_common(family, authkey)
+    name = _name(address)
+    seconds = checked_seconds(name, timeout)
+    return Connection(introducing.invited(name, seconds), timeout=seconds)
+
+
+def Pipe(
+    duplex: bool = True, *, capacity: int = DEFAULT_CAPACITY, timeout: float | None = None
+) -> tuple[Connection, Connection]:
+    """Both ends of a connection; without `duplex` the first only receives, and the second only sends.
+
+    An end belongs to the process that first uses it: this one, or a forked child,
+    or a process that `multiprocessing` starts and passes it to.  Everywhere else it
+    can only be closed from then on.  When the last process that could still use an
+    end closes it or dies, the other end is told; the memory stays until both ends
+    are used or nobody has one.
+    """
+    global _swept
+    if not _swept:
+        pairing.sweep(_PIPE)  # what processes left that were killed before they used an end
+        _swept = True
+    room, seconds = _room(capacity), checked_seconds("Pipe", timeout)
+    first, second = pairing.pipe(_PIPE, (room if duplex else room_for(0), room))
+    return (
+        Connection(first, writable=duplex, timeout=seconds),
+        Connection(second, readable=duplex, timeout=seconds),
+    )
+
+
+_swept = False
+
+
+def _part(buf: ReadableBuffer, offset: int, size: int | None) -> tuple[memoryview, int]:
+    view = memoryview(buf)
+    view = view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
+    count = view.nbytes
+    if offset < 0:
+        raise ValueError("offset is negative")
+    if count < offset:
+        raise ValueError("buffer length < offset")
+    if size is None:
+        size = count - offset
+    elif size < 0:
+        raise ValueError("size is negative")
+    elif offset + size > count:
+        raise ValueError("buffer length < offset + size")
+    return view[offset : offset + size], size
+
+
+def _fresh_name() -> str:
+    return f"listener-{os.getpid()}-{next(_numbers)}-{os.urandom(4).hex()}"
+
+
+def _name(address: object) -> str:
+    if not isinstance(address, str):
+        raise TypeError(f"an address is a name, a str, of this machine; not {address!r}")
+    return address
+
+
+def _room(capacity: int) -> int:
+    capacity = operator.index(capacity)
+    if not 1 <= capacity <= layout.LARGEST_CAPACITY // 2:
+        raise InvalidCapacity(f"a connection has at least 1 byte and at most 2**61, not {capacity}")
+    return room_for(capacity)
+
+
+def _check_common(family: str | None, authkey: object) -> None:
+    if family not in _FAMILIES:
+        raise ValueError(f"{family}: connections are between processes of one machine; leave the family out")
+    if authkey is not None:
+        raise ValueError(
+            "there is no authkey, since only processes of the same user can connect; leave it out"
+        )
+
+
+# Pickling as multiprocessing does it, once it is needed.
+_dumps: Callable[[object], Any] | None = None
+_loads: Callable[[Any], Any] | None = None
+
+
+def _import_pickling() -> Callable[[object], Any]:
+    global _dumps
+    from multiprocessing.reduction import ForkingPickler
+
+    _dumps = ForkingPickler.dumps
+    return ForkingPickler.dumps
+
+
+def _import_unpickling() -> Callable[[Any], Any]:
+    global _loads
+    import pickle
+
+    _loads = pickle.loads
+    return pickle.loads
+
+
+# ---------------------------------------------------------------- the end of the process, and its children
+
+_open: weakref.WeakSet[Connection | Listener] = weakref.WeakSet()
+_will_close = 0  # the pid of the process that will close all at its exit
+
+
+def _close_at_exit() -> None:
+    """Have this process close its connections when it exits, also one of multiprocessing, which exits its own way."""
+    global _will_close
+    if _will_close != os.getpid():
+        _will_close = os.getpid()
+        util = sys.modules.get("multiprocessing.util")
+        if util is not None:
+            util.Finalize(None, _close_all, exitpriority=-1)
+
+
+def _close_all() -> None:
+    for each in list(_open):
+        try:
+            each.close()
+        except Exception:  # the process ends; what is left the system takes back
+            pass
+
+
+def _disown_all() -> None:
+    for each in list(_open):
+        each._disown()
+
+
+atexit.register(_close_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_disown_all)
