@@ -92,9 +92,9 @@ class Connection:
         self._pair = pair
         self._kept = None
         if self._writable:
-            self._put = pair.outgoing.half.put
+            self._put = pair.outgoing.half.put_message
         if self._readable:
-            self._take = pair.incoming.half.take
+            self._take = pair.incoming.half.take_message
         _close_at_exit()
         return pair
 

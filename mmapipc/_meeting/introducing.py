@@ -51,7 +51,7 @@ class Invitations:
         self._pairs: list[Pair | None] = [None] * min(count, _LONGEST_BOARD)
         self._coming: dict[Pair, float] = {}  # those that were seen claimed, and since when
         self._link = SendingLink(_Board(name), timeout, clock)
-        rendezvous.begin(self._link, _WORD * len(self._pairs))
+        rendezvous.open(rendezvous.Beginning(self._link, _WORD * len(self._pairs)))
         try:
             assert self._link.mapped is not None
             self._words = self._link.mapped.data.cast("Q")

@@ -129,7 +129,7 @@ class Outgoing(SendingLink):
             self.half.finish()
             self.hail()
 
-    def _raise_unless_fine(self, verdict: Verdict | None, timeout: float | None) -> None:
+    def raise_unless_fine(self, verdict: Verdict | None, timeout: float | None) -> None:
         if verdict in (Verdict.READY, Verdict.END):
             return
         if verdict is None:
@@ -160,12 +160,11 @@ class Incoming(ReceivingLink):
     def has_news(self, probe: bool) -> bool:
         return self.pair.has_come() if self.pair.invites else super().has_news(probe)
 
-    def wait(self) -> bool:
-        verdict = self.waiter.until_moved(self.look, self.timeout)
+    def raise_unless_fine(self, verdict: Verdict | None, timeout: float | None) -> None:
         if verdict in (Verdict.READY, Verdict.END):
-            return verdict is Verdict.READY
+            return
         if verdict is None:
-            raise ChannelTimeout(f"{self.name}: the other end sent nothing for {self.timeout:g} s")
+            raise ChannelTimeout(f"{self.name}: the other end sent nothing for {timeout:g} s")
         if verdict is Verdict.GAVE_UP:
             raise StreamAborted(
                 f"{self.name}: the other end gave up in the middle of a message, or before it was accepted"
@@ -274,10 +273,14 @@ class Pair(Home):
             self.claim.unname()
 
     def lives_for(self, link: Link) -> bool:
-        """`peer_lives`, and let the link sleep by its bells only if the other end has them too."""
+        """`peer_lives`; let the link sleep by its bells only if the other end has them too, and watch it."""
+        assert self.incoming.mapped is not None
         lives = self.peer_lives()
-        if lives and link.bells is not None and self.has_come():
-            link.waiter.use(link.bells if link.bells.are_shared() else None, link.timeout)
+        pid = self._sender(self.incoming.mapped.words)
+        if lives and pid:
+            if link.bells is not None:
+                link.waiter.use(link.bells if link.bells.are_shared() else None, link.timeout)
+            link.waiter.watch(pid)
         return lives
 
     def peer_lives(self) -> bool:

@@ -58,7 +58,7 @@ class MessageProducer(Producer):
         self._lengths = self._data.cast("Q")
         self.is_cut = False
 
-    def put(self, data: bytes | memoryview, size: int) -> None:
+    def put_message(self, data: bytes | memoryview, size: int) -> None:
         """Send a message, plain bytes; waits for room.
 
         Whatever is raised: a message that fits the ring was then not sent, or
@@ -139,10 +139,10 @@ class MessageProducer(Producer):
             self.is_cut = False
         except BaseException:
             if self.sequence == start:
-                self._settle()
+                self.settle()
                 self.is_cut = False
             else:
-                self._owe(start)
+                self.owe(start)
                 self.abort()
                 self._link.hail()
             raise
@@ -163,7 +163,7 @@ class MessageConsumer(Consumer):
     def is_ready(self) -> bool:
         return self._taken is not None or super().is_ready
 
-    def take(self, most: int | None = None) -> bytes | None:
+    def take_message(self, most: int | None = None) -> bytes | None:
         """The next message; None at the end of the stream.  Waits while there is none.
 
         TooLong when it has more than `most` bytes.  What is raised takes nothing away.
@@ -179,7 +179,7 @@ class MessageConsumer(Consumer):
             if write == start and ring.wrote:
                 write = self.rest(start)
             if start + _LENGTH <= write <= start + capacity and not ready:
-                # ORDER: write_seq before the bytes.  Pairs with `MessageProducer.put`.
+                # ORDER: write_seq before the bytes.  Pairs with `MessageProducer.put_message`.
                 if not self._ordered:
                     self._barrier()
                 self._published = write
