@@ -65,4 +65,5 @@ class Package(unittest.TestCase):
         self.assertTrue((PACKAGE / "py.typed").is_file())
 
     def test_it_has_its_layout_in_words(self):
-        self.assertTrue((PACKAGE / "LAYOUT.md").is_file())
+        for document in ("LAYOUT.md", "EXAMPLES.md"):
+            self.assertTrue((PACKAGE / document).is_file())
