@@ -25,7 +25,7 @@ from mmapipc._system import system
 
 WINDOWS = os.name == "nt"
 # Seconds after which a test that waits has failed.
-DEADLINE = 60.0 * float(os.environ.get("MMAPIPC_TEST_PATIENCE", "1"))
+DEADLINE = 120.0 * float(os.environ.get("MMAPIPC_TEST_PATIENCE", "1"))
 # Each line is one write, so that those of two processes do not mix (print makes two when unbuffered).
 PRELUDE = f"""import sys, os, time, mmapipc; name = sys.argv[1]; DEADLINE = {DEADLINE}
 def say(x): sys.stdout.write(f'{{x}}\\n'); sys.stdout.flush()
