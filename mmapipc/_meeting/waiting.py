@@ -57,7 +57,9 @@ if TYPE_CHECKING:
 
     _T = TypeVar("_T")
 
-_YIELDS = 50  # looks with the processor given away in between
+# Looks with the processor given away in between.  On a free one they take 50 us: as long as a peer that
+# sleeps on another takes to wake up and answer.
+_YIELDS = 100
 _YIELDING = 1e-3  # seconds: the longest time to do so; a busy processor may stay away as long each time
 _FIRST_NAP = 50e-6  # seconds
 _LONGEST_NAP = 0.04  # seconds: what a byte may be late after a long silence, where there are no bells
@@ -82,7 +84,6 @@ _SHORT = 100e-6  # seconds: a wait for which some more looks would have been eno
 
 # Of `rest`, which waits for an answer.
 _ANSWER_LOOKS = min(_LOOKS_AT_MOST, 400)
-_ANSWER_YIELDS = 100  # on a free processor 50 us: as long as a peer on another one takes to wake up and answer
 _ANSWER_YIELDING = 1e-4  # seconds: the longest time to look and yield before parking
 _SWITCH = 3e-6  # seconds: a yield that is quicker had nobody to give way to
 _FIRST_BAN = 512  # waits without a yield after that; 8 times as many after the next
@@ -196,7 +197,7 @@ class Waiter:
         self._began: float | None = None  # when `rest` began that did not see the counter move
         # What `rest` has learned.
         self._looks = 1
-        self._yields = _ANSWER_YIELDS
+        self._yields = _YIELDS
         self._ban = _FIRST_BAN
         self._retry = _FIRST_RETRY
 
@@ -281,16 +282,16 @@ class Waiter:
                 # Nobody ran here meanwhile: the peer is on another processor.
                 self._looks = min(2 * looks, _ANSWER_LOOKS)
                 self._ban = _FIRST_BAN
-            self._yields = _ANSWER_YIELDS
+            self._yields = _YIELDS
             self._retry = _FIRST_RETRY
         elif self._yields > 1 and self._retry == _FIRST_RETRY:
             self._yields //= 2
         else:
             self._park_at_once(self._retry)
-            self._yields = _ANSWER_YIELDS  # the next try lasts long enough to succeed
+            self._yields = _YIELDS  # the next try lasts long enough to succeed
             self._retry = min(4 * self._retry, _LONGEST_RETRY)
         half.spins = self._looks > 1
-        half.yields = self._yields == _ANSWER_YIELDS
+        half.yields = self._yields == _YIELDS
         return moved
 
     def _park_at_once(self, waits: int) -> None:
