@@ -836,6 +836,14 @@ class Forks(ConnectionTest):
         self.assertEqual(self.in_child(lambda: connection.Client(self.name, timeout=DEADLINE).send("hello")), "None")
         self.assertEqual(self.accepted(listener).recv(), "hello")
 
+    def test_a_listener_in_which_a_thread_waits_stays_the_parents(self):
+        listener = self.listener()
+        waiting = Background(listener.accept)
+        eventually(listener._lock.locked, "it waits")
+        self.assertRegex(self.in_child(listener.accept), "OSError.*forked")
+        self.client("pass").end()
+        waiting.result().close()
+
     def test_a_child_that_serves_while_the_parent_goes_on(self):
         first, second = self.pipe()
         child = os.fork()
