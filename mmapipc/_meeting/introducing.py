@@ -103,9 +103,9 @@ class Invitations:
                 pair.invites = False
                 pair.unname_if_complete()
                 return pair
+            self._withdraw_stopped()
             if left <= _COMING:
                 raise ChannelTimeout(f"{self.name}: no client came for {timeout:g} s")
-            self._withdraw_stopped()
 
     def _withdraw(self, pair: Pair) -> None:
         number = self._pairs.index(pair)
@@ -114,7 +114,7 @@ class Invitations:
         self._coming.pop(pair, None)
 
     def _withdraw_stopped(self) -> None:
-        """Give up connections whose client has claimed its end a while ago, and has not come."""
+        """Give up connections of which a client has claimed an end a while ago, and then stopped or died."""
         now = self._clock.now()
         claimed = [pair for pair in self._pairs if pair is not None and pair.is_claimed()]
         self._coming = {pair: self._coming.get(pair, now) for pair in claimed}
