@@ -404,6 +404,7 @@ class Listener:
             invitations.close()
 
     def _disown(self) -> None:
+        self._lock = _thread.allocate_lock()  # that may be held by a thread that is not here
         invitations, self._invitations = self._invitations, None
         if invitations is not None:
             _open.discard(self)

@@ -669,11 +669,30 @@ for thread in threads: thread.join()
         self.assertEqual(slow.recv_bytes(), bytes(1 << 20))
 
 
+    @unittest.skipIf(WINDOWS, "POSIX only: SIGSTOP")
+    def test_clients_that_stop_hold_nobody_up_who_accepts_with_a_short_timeout(self):
+        listener = self.listener(timeout=0.05)
+        for _ in range(2):
+            child = self.child("stop_before(states, 'attach'); connection.Client(name)")
+            self.assertEqual(child.line(), "there")
+            os.kill(child.pid, signal.SIGSTOP)
+        self.client("c.send('next')")
+        accepted = []
+
+        def accepts():
+            with contextlib.suppress(TimeoutError):
+                accepted.append(self.accepted(listener))
+            return accepted
+
+        eventually(accepts, "a client is accepted")
+        self.assertEqual(accepted[0].recv(), "next")
+
+
 class Kills(ConnectionTest):
     """The other process is killed at a step; this one, and those that come later, are told and go on."""
 
     def test_a_client_that_comes(self):
-        listener = self.listener(backlog=2)
+        listener = self.listener()
         for step in (
             "stop_before(pairing.Pair, 'enter')",
             "stop_before(states, 'enter')",
@@ -835,6 +854,14 @@ class Forks(ConnectionTest):
         self.assertRegex(self.in_child(listener.accept), "OSError.*forked")
         self.assertEqual(self.in_child(lambda: connection.Client(self.name, timeout=DEADLINE).send("hello")), "None")
         self.assertEqual(self.accepted(listener).recv(), "hello")
+
+    def test_a_listener_in_which_a_thread_waits_stays_the_parents(self):
+        listener = self.listener()
+        waiting = Background(listener.accept)
+        eventually(listener._lock.locked, "it waits")
+        self.assertRegex(self.in_child(listener.accept), "OSError.*forked")
+        self.client("pass").end()
+        waiting.result().close()
 
     def test_a_child_that_serves_while_the_parent_goes_on(self):
         first, second = self.pipe()

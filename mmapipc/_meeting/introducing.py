@@ -65,10 +65,10 @@ class Invitations:
         """Make connections where there are too few."""
         for number, pair in enumerate(self._pairs):
             if pair is None:
-                self._pairs[number] = self._made(number)
+                self._make(number)
 
-    def _made(self, number: int) -> Pair:
-        """A new connection, which the board tells of."""
+    def _make(self, number: int) -> None:
+        """Make a new connection, which the board tells of."""
         word = int.from_bytes(os.urandom(_WORD), "little") | 1
         place = _place(self.name, word)
         claim = Claiming(system.channel_roles(place)).attempt(SENDER)
@@ -81,13 +81,19 @@ class Invitations:
             raise
         try:
             pair.enter(memory, claim)
+            pair.invites = True
+            # Before the word, as `close` lets go of the words before it looks at the pairs: another thread
+            # that closes either finds this one, or the word cannot be stored.
+            self._pairs[number] = pair
+            # ORDER: all of that before the word.  Pairs with `invited`, which maps it after.
+            self._link.home.order()
+            self._words[number] = word
+        except BaseException:
+            self._pairs[number] = None
+            pair.give_up()
+            raise
         finally:
             memory.close()
-        pair.invites = True
-        # ORDER: all of that before the word.  Pairs with `invited`, which maps it after.
-        self._link.home.order()
-        self._words[number] = word
-        return pair
 
     def accept(self, timeout: float | None) -> Pair:
         """The end of a connection to which a client has come.  Raises ChannelTimeout, MemoryRefused."""
@@ -103,9 +109,9 @@ class Invitations:
                 pair.invites = False
                 pair.unname_if_complete()
                 return pair
+            self._withdraw_stopped()
             if left <= _COMING:
                 raise ChannelTimeout(f"{self.name}: no client came for {timeout:g} s")
-            self._withdraw_stopped()
 
     def _withdraw(self, pair: Pair) -> None:
         number = self._pairs.index(pair)
@@ -114,7 +120,7 @@ class Invitations:
         self._coming.pop(pair, None)
 
     def _withdraw_stopped(self) -> None:
-        """Give up connections whose client has claimed its end a while ago, and has not come."""
+        """Give up connections of which a client has claimed an end a while ago, and then stopped or died."""
         now = self._clock.now()
         claimed = [pair for pair in self._pairs if pair is not None and pair.is_claimed()]
         self._coming = {pair: self._coming.get(pair, now) for pair in claimed}
@@ -127,7 +133,7 @@ class Invitations:
         """Let the next client come, if there is room for it now; `accept` says if there is not."""
         try:
             self._invite()
-        except OSError:
+        except (OSError, ValueError):  # or it is closed by now
             pass
 
     def dismiss(self, reason: str) -> None:
@@ -141,12 +147,12 @@ class Invitations:
         try:
             if self._link.is_joined:
                 self._link.half.abort()
+            if hasattr(self, "_words"):
+                self._words.release()
             for pair in self._pairs:
                 if pair is not None:
                     pair.give_up()
         finally:
-            if hasattr(self, "_words"):
-                self._words.release()
             self._link.leave(f"{self.name}: the listener is closed")
 
     def disown(self, reason: str) -> None:

@@ -257,9 +257,10 @@ class Pair(Home):
         return layout.load_receiver_state(self.outgoing.mapped.words, self.name) != layout.ABSENT
 
     def is_claimed(self) -> bool:
-        """Whether a process has the other end's role."""
-        assert self.claim is not None
-        return self.claim.holder(PEER[self.role]) is not None
+        """Whether a process has the other end's role, or had it and died after it had entered."""
+        assert self.claim is not None and self.incoming.mapped is not None
+        held = self.claim.holder(PEER[self.role]) is not None
+        return held or self._sender(self.incoming.mapped.words) != 0
 
     def is_wanted(self) -> bool:
         """Whether the other end has not given up."""
@@ -290,11 +291,7 @@ class Pair(Home):
         if pid:
             return self.claim.holder(PEER[self.role]) == pid
         # Who comes takes the role before it lets go of what it kept.
-        return (
-            self.claim.is_kept(PEER[self.role])
-            or self.is_claimed()
-            or self._sender(self.incoming.mapped.words) != 0
-        )
+        return self.claim.is_kept(PEER[self.role]) or self.is_claimed()
 
     def death(self) -> str:
         """How the other end has gone, in words."""
