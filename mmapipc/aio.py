@@ -435,8 +435,7 @@ class Sender(_End):
                 await self._finish()
                 await self._deliver()
         finally:
-            self._waiter.forget()
-            self._end._leave()
+            self.abort()  # which says that the stream is broken off unless it is finished
 
     async def _deliver(self) -> None:
         link = self._link

@@ -744,6 +744,22 @@ class Cancelled(AioTest):
         child.end_input()
         self.assertEqual(await asyncio.to_thread(child.end), (0, b"", ""))
 
+    @in_loop
+    async def test_closing_while_another_task_writes(self):
+        """The stream is not finished then; the receiver is told so, and not that the sender died."""
+        async with self.ends(capacity=8) as (sender, receiver):
+            writing = asyncio.ensure_future(sender.write(bytes(100)))
+            await self.asleep(sender)
+            closing = asyncio.ensure_future(sender.close())
+            await asyncio.sleep(0)
+            closing.cancel()
+            with self.assertRaises(asyncio.CancelledError):
+                await closing
+            with self.assertRaisesRegex(ValueError, "closed"):
+                await writing
+            with self.assertRaises(mmapipc.StreamAborted):
+                await receiver.read()
+
 
 class Many(AioTest):
     def receivers(self, count):

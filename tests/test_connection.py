@@ -499,6 +499,24 @@ class UnusedEnds(ConnectionTest):
 
 
 class Introducing(ConnectionTest):
+    def test_a_listener_that_is_closed_while_a_thread_accepts_leaves_nothing(self):
+        for number in range(200):
+            listener, ends, clients = self.listener(), [], []
+
+            def accept(listener=listener, ends=ends):
+                with self.assertRaisesRegex(OSError, "the listener is closed"):
+                    while True:
+                        ends.append(listener.accept())
+
+            accepting = Background(accept)
+            for _ in range(number % 4):
+                clients.append(connection.Client(self.name, timeout=DEADLINE))
+            listener.close()
+            accepting.result()
+            for end in (*ends, *clients):
+                end.close()
+            self.assertEqual(os.listdir(self.memory) if not WINDOWS else [], [])
+
     def test_the_name_has_one_listener(self):
         listener = self.listener()
         self.assertEqual(listener.address, self.name)
