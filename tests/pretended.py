@@ -173,7 +173,6 @@ class World:
 
     name = "x"
     location = "the file"
-    owner = 7
     # The cells of the roles and of the bells, by role.
     claims: dict[str, Hashable] = CLAIMS  # type: ignore[assignment]
     bells: dict[str, Hashable] = BELLS  # type: ignore[assignment]
@@ -197,6 +196,7 @@ class World:
         self.pids = pids
         self.barrier = barrier
         self.kept = kept
+        self.owner = 7 if kept else 0  # as the two homes have it
         self.ordered = ordered
         self.parking = parking
         self._fences = fence
