@@ -61,7 +61,7 @@ from .files import open
 from .mapping import Guard, Mapping
 from .waiting import Bell, wait
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "AlreadyLocked",

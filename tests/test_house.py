@@ -1,4 +1,4 @@
-"""The house stands as the README draws it: who knows whom, and what only one room does."""
+"""The house stands as HOUSE.md draws it: who knows whom, and what only one room does."""
 
 import ast
 import unittest

@@ -1,5 +1,6 @@
 """What is made of the package: a zipapp, typed, with the public names that it says."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -64,6 +65,13 @@ class Package(unittest.TestCase):
     def test_it_says_that_it_is_typed(self):
         self.assertTrue((PACKAGE / "py.typed").is_file())
 
-    def test_it_has_its_layout_in_words(self):
-        for document in ("LAYOUT.md", "EXAMPLES.md"):
-            self.assertTrue((PACKAGE / document).is_file())
+    def test_it_has_its_documents(self):
+        documents = """
+            CHANGES COMMAND COMPARISON CONNECTIONS EXAMPLES FAQ FILES GUARANTEES
+            HOUSE LAYOUT LIBRARY MAPPINGS WINDOWS
+        """.split()
+        self.assertEqual(sorted(path.stem for path in PACKAGE.glob("*.md")), documents)
+
+    def test_the_change_log_has_this_version(self):
+        changes = (PACKAGE / "CHANGES.md").read_text("utf-8")
+        self.assertEqual(re.findall("^## (.*)$", changes, re.MULTILINE)[0], mmapipc.__version__)

@@ -1,7 +1,8 @@
-"""Every command and snippet of the README, run as a reader would."""
+"""Every command and snippet of the README and of the documents beside the code, run as a reader would."""
 
 import hashlib
 import os
+import posixpath
 import re
 import shlex
 import signal
@@ -15,62 +16,137 @@ from unittest import mock
 import mmapipc
 
 from .helpers import DEADLINE, WINDOWS, ChannelTest, Child, eventually, noise
+from .terminal import TerminalTest
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGE = Path(mmapipc.__file__).resolve().parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+PACKAGE = Path(mmapipc.__file__).resolve().parent  # which may be an installed one
+README = "README.md"
+
+
+def path_of(name):
+    """Where a file is, by its path in the checkout."""
+    return (PACKAGE.parent if name.startswith("mmapipc/") else ROOT) / name
+
+
+NAMES = [README, "scripts/performance.md", *sorted(f"mmapipc/{path.name}" for path in PACKAGE.glob("*.md"))]
+DOCUMENTS = {name: path_of(name).read_text(encoding="utf-8") for name in NAMES}
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def parts(language, text):
+    """What is run together of a block: between empty lines if it is of a shell, without comments that have a line."""
+    if language != "sh":
+        return [text]
+    return [re.sub(r"^#.*\n", "", f"{part}\n", flags=re.MULTILINE) for part in text.removesuffix("\n").split("\n\n")]
+
+
+# Each part of a block: document, language, text.  tests/test_examples.py runs those of EXAMPLES.md.
+BLOCKS = [
+    (name, language, part)
+    for name, document in DOCUMENTS.items()
+    if name != "mmapipc/EXAMPLES.md"
+    for language, text in BLOCK.findall(document)
+    for part in parts(language, text)
+]
 RUN = set()  # the blocks that a test below runs
 # What cannot be run from inside the suite, by one of its lines, and what runs it.
 ELSEWHERE = {
     "python3 -m unittest": ".ci/run",
     ".ci/windows 3.13 -m unittest": ".ci/run",
-    "python3 -m pip install .": ".ci/package",
+    "pipx install .                     # Debian has pipx as a package": ".ci/package",
+    ". ~/mmapipc-venv/bin/activate      # in each terminal": ".ci/package",
     "python3 mmapipc.pyz --version": ".ci/package",
 }
 FOR_PEOPLE = ".ci/run"  # which runs the rest
 
 
-def block(line):
-    """The block that has this line."""
-    found = [text for _, text in BLOCKS if line in text.splitlines()]
-    assert len(found) == 1, f"{len(found)} blocks of the README have {line!r}"
+def located(line, document=None):
+    """The block that has this line, of that document or of any: (document, text)."""
+    found = [
+        (name, text) for name, _, text in BLOCKS if document in (None, name) and line in text.splitlines()
+    ]
+    assert len(found) == 1, f"{len(found)} blocks of the documents have {line!r}"
     return found[0]
 
 
-def shows(line):
-    """The test runs the block that has this line, and is given it."""
-    text = block(line)
-    RUN.add(text)
-    return lambda test: lambda self: test(self, text)
+def block(line, document=None):
+    """The text of the block that has this line."""
+    return located(line, document)[1]
 
 
-class Readme(unittest.TestCase):
+def shows(line, *documents):
+    """The test runs the block that has this line, in each of these documents or in any, and is given it."""
+    blocks = {located(line, document) for document in documents or (None,)}
+    RUN.update(blocks)
+
+    def decorate(test):
+        def run(self):
+            for document, text in sorted(blocks):
+                with self.subTest(document):
+                    test(self, text)
+
+        return run
+
+    return decorate
+
+
+def printed(snippet):
+    """What the comments of a snippet of Python say that it prints, a line each."""
+    return "".join(f"{line}\n" for line in re.findall(r"# prints (.*)$", snippet, re.MULTILINE))
+
+
+def session(text):
+    """The commands of a terminal session, each with the output that is shown below it."""
+    return re.findall(r"^\$ (.*\n)((?:(?!\$ ).+\n)*)", text, re.MULTILINE)
+
+
+def rows(document):
+    """The rows of a document's tables, as tuples of cells."""
+    lines = re.findall(r"^\|(.*)\|$", DOCUMENTS[document], re.MULTILINE)
+    return [tuple(cell.strip() for cell in line.split(" | ")) for line in lines]
+
+
+class Documents(unittest.TestCase):
     def test_every_block_is_run(self):
-        commands = {text for language, text in BLOCKS if language != "text"}
-        self.assertEqual(commands, RUN | {block(line) for line in (*ELSEWHERE, FOR_PEOPLE)})
+        commands = {(name, text) for name, language, text in BLOCKS if language != "text"}
+        self.assertEqual(commands, RUN | {located(line) for line in (*ELSEWHERE, FOR_PEOPLE)})
         # And there are no others, that would not be found.
-        self.assertEqual(len(re.findall(r"^\s*```", README, re.MULTILINE)), 2 * len(BLOCKS))
-        self.assertNotRegex(README, r"\n\n    ")
+        for name, document in DOCUMENTS.items():
+            rest = BLOCK.sub("", document)
+            self.assertNotIn("```", rest, name)
+            self.assertNotRegex(rest, r"\n\n    ", name)
 
     def test_what_runs_the_others_does(self):
         for path, said in (
             (".ci/run", "\npython3 -m unittest\n"),
             (".ci/run", '.ci/windows "$job" -m unittest'),
             (".ci/package", "print(test_readme.block("),
+            *((".ci/package", f'"{line}"') for line, path in ELSEWHERE.items() if path == ".ci/package"),
         ):
             self.assertIn(path, ELSEWHERE.values())
             self.assertIn(said, (ROOT / path).read_text(encoding="utf-8"))
 
-    def test_what_it_names_is_there(self):
-        for module, name in set(re.findall(r"`(?:tests/)?(test_\w+)(?:\.py)?(?:\.(\w+))?`", README)):
-            text = (ROOT / "tests" / f"{module}.py").read_text(encoding="utf-8")
-            self.assertIn(f"\nclass {name}(" if name else "", text)
-        for name in set(re.findall(r"`([A-Z]\w+)` \(an? `(?:\w+Error|ReceiverGone)`\)", README)):
-            self.assertIn(name, mmapipc.__all__)
-        for name in set(re.findall(r"\]\((.*?)\)", README)):
-            top = PACKAGE.parent if name.startswith("mmapipc/") else ROOT  # the package may be an installed one
-            self.assertTrue((top / name).is_file(), name)
+    def test_what_they_name_is_there(self):
+        for document, text in DOCUMENTS.items():
+            for module, name in set(re.findall(r"`(?:tests/)?(test_\w+)(?:\.py)?(?:\.(\w+))?`", text)):
+                tests = (ROOT / "tests" / f"{module}.py").read_text(encoding="utf-8")
+                self.assertIn(f"\nclass {name}(" if name else "", tests, document)
+            for name in set(re.findall(r"`([A-Z]\w+)` \(an? `(?:\w+Error|ReceiverGone)`\)", text)):
+                self.assertIn(name, mmapipc.__all__, document)
+            for target, part in set(re.findall(r"\]\((.*?)(?:#(.*?))?\)", text)):
+                place = posixpath.normpath(posixpath.join(posixpath.dirname(document), target)) if target else document
+                self.assertTrue(path_of(place).is_file(), f"{document}: {target}")
+                if part:
+                    self.assertIn(f"\n## {part.capitalize()}\n", DOCUMENTS[place], f"{document}: {part}")
+
+    def test_the_page_leads_to_every_document(self):
+        linked = set(re.findall(r"\]\(([^)#]*\.md)\)", DOCUMENTS[README]))
+        self.assertEqual(linked, DOCUMENTS.keys() - {README})
+
+    def test_the_page_has_rows_of_the_whole_table_of_performance(self):
+        shown = [row for row in rows(README) if row[-1] in ("ok", "below", "above")]
+        self.assertEqual(len(shown), 6)
+        self.assertLessEqual(set(shown), set(rows("scripts/performance.md")))
 
 
 class ReadmeTest(ChannelTest):
@@ -106,30 +182,43 @@ class ReadmeTest(ChannelTest):
 
 
 class Snippets(ReadmeTest):
-    LIBRARY = 'with mmapipc.Sender("greeting", capacity=1 << 22, timeout=None) as s:'
-    ASYNCIO = "asyncio.run(main())"
-    FILES = 'with mmapipc.open("greeting", "wb") as f:     # or "w": text'
+    def prints_what_it_says(self, text, *children):
+        """They end well, and the last one prints what the comments of the snippet say."""
+        said = printed(text)
+        self.assertTrue(said)
+        self.assertEqual(self.ends_well(*children).decode().replace("\r\n", "\n"), said)
 
-    @shows(FILES)
+    def two(self, text, name="greeting"):
+        """The programs for two processes."""
+        start, *halves = re.split(r"# in one process\n|# in another\n", self.renamed(text, name))
+        return [start + half for half in halves]
+
+    @shows('with mmapipc.open("greeting", "wb") as f:         # "w" for text')
     def test_files(self, text):
-        start, sending, receiving = re.split(r"# in one process|# in another", self.renamed(text))
-        sender = self.snippet(start + sending)
-        receiver = self.snippet(start + receiving)
-        self.assertEqual(self.ends_well(sender, receiver).strip(), rb"b'hello\n'")
+        self.prints_what_it_says(text, *map(self.snippet, self.two(text)))
 
-    @shows(LIBRARY)
+    @shows('with connection.Listener("greeter") as listener:', README)
+    def test_a_connection(self, text):
+        self.prints_what_it_says(text, *map(self.snippet, self.two(text, "greeter")))
+
+    @shows('async with await mmapipc.aio.open_sender("greeting") as s:')
+    def test_coroutines(self, text):
+        programs = []
+        for program in self.two(text):
+            start, inside = program.split("\n", 1)
+            inside = "".join(f"    {line}\n" for line in inside.splitlines())
+            programs.append(f"import asyncio\n{start}\nasync def main():\n{inside}\nasyncio.run(main())\n")
+        self.prints_what_it_says(text, *map(self.snippet, programs))
+
+    @shows('with mmapipc.Sender("greeting", capacity=1 << 22, timeout=None) as s:')
     def test_the_library(self, text):
-        start, sending, receiving = re.split(r"# in one process|# in another", self.renamed(text))
-        sender = self.snippet(start + sending)
-        receiver = self.snippet(start + receiving + "    print(data, r.tell(), r.read(1))\n")
-        self.assertEqual(self.ends_well(sender, receiver).rstrip(), b"b'hello' 6 b''")
+        sending, receiving = self.two(text)
+        receiving += "    print(data, r.tell(), r.read(1))\n"
+        self.assertEqual(self.ends_well(*map(self.snippet, (sending, receiving))).rstrip(), b"b'hello' 6 b''")
 
-    @shows('with connection.Listener("greeter") as listener:')
+    @shows('with connection.Listener("greeter") as listener:', "mmapipc/CONNECTIONS.md")
     def test_connections(self, text):
-        start, serving, coming = re.split(r"# in one process|# in another", self.renamed(text, "greeter"))
-        server = self.snippet(start + serving)
-        client = self.snippet(start + coming)
-        self.assertEqual(self.ends_well(server, client).strip(), b"{'hello': 'world'} b'and some bytes'")
+        self.prints_what_it_says(text, *map(self.snippet, self.two(text, "greeter")))
 
     @shows('receivers = [mmapipc.Receiver(name) for name in ("greeting", "weather")]')
     def test_several_at_once(self, text):
@@ -144,15 +233,14 @@ class Snippets(ReadmeTest):
             sorted([f"{self.name} b'a line'"] * 2 + [f"{weather} b'a line'", f"{self.name} b''", f"{weather} b''"]),
         )
 
-    @shows(ASYNCIO)
+    @shows("asyncio.run(main())")
     def test_asyncio(self, text):
-        self.assertEqual(self.ends_well(self.snippet(self.renamed(text))).split(), [b"hello"])
+        self.prints_what_it_says(text, self.snippet(self.renamed(text)))
 
     @shows('with mmapipc.Mapping("table", 4096) as m:                # made, or opened: m.created')
     def test_a_mapping(self, text):
         Path("data.bin").write_bytes(bytes(123))
-        self.assertEqual(self.ends_well(self.snippet(self.renamed(text, "table"))).strip(), b"123")
-
+        self.prints_what_it_says(text, self.snippet(self.renamed(text, "table")))
 
     @shows('with mmapipc.Mapping(tagname="ShareMemoryTest", size=1 << 20) as m:   # opened, or made')
     def test_memory_of_any_program(self, text):
@@ -178,8 +266,9 @@ class WindowsCommands(ReadmeTest):
         self.assertEqual(Path("copy.jpg").read_bytes(), photo)
 
 
-@unittest.skipIf(WINDOWS, "POSIX only: a shell")
-class Commands(ReadmeTest):
+class ShellTest(ReadmeTest):
+    """Has the tools that a shell's user has."""
+
     def setUp(self):
         super().setUp()
         tools = self.folder / "tools"
@@ -216,26 +305,30 @@ class Commands(ReadmeTest):
         """Start each line in a terminal of its own."""
         return [self.shell(line) for line in self.renamed(text, name).splitlines()]
 
-    @shows("python3 scripts/receive.py greeting")
-    def test_two_terminals(self, text):
-        self.assertEqual(self.ends_well(*self.terminals(text)), b"hello\n")
 
+@unittest.skipIf(WINDOWS, "POSIX only: a shell")
+class Commands(ShellTest):
     @shows("printf 'hello\\n' | python3 scripts/send.py greeting & python3 scripts/receive.py greeting")
     def test_one_terminal(self, text):
         self.assertEqual(self.ends_well(*self.terminals(text)), b"hello\n")
 
-    @shows("mmapipc send disk disk.img --progress --hash sha256")
+    @shows("mmapipc send disk disk.img --hash sha256")
     def test_a_file(self, text):
         Path("disk.img").write_bytes(noise(3_000_000))
-        told = []
+        digest = hashlib.sha256(noise(3_000_000)).hexdigest()
         for child, path in zip(self.terminals(text, "disk"), ("disk.img", "copy.img")):
-            code, out, err = child.end()
-            self.assertEqual(code, 0, err)
-            digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-            self.assertEqual(out.decode(), f"{digest}  {path}\n")
-            told.append(err)
-        self.assertIn(f"mmapipc: {self.name}: sent 3000000 bytes (2.9 MiB) in ", told[0])
-        self.assertEqual(told[1], "")
+            self.assertEqual(self.ends_well(child).decode(), f"{digest}  {path}\n")
+        self.assertEqual(Path("copy.img").read_bytes(), Path("disk.img").read_bytes())
+
+    @shows("mmapipc send disk disk.img --progress")
+    def test_progress(self, text):
+        Path("disk.img").write_bytes(noise(3_000_000))
+        sender, receiver = self.terminals(text, "disk")
+        code, _, err = sender.end()
+        self.assertEqual(code, 0, err)
+        self.assertIn("sent 3000000 bytes (2.9 MiB) in ", err)
+        self.ends_well(receiver)
+        self.assertEqual(Path("copy.img").read_bytes(), Path("disk.img").read_bytes())
 
     @shows("tail -f app.log | mmapipc send log")
     def test_a_log(self, text):
@@ -292,7 +385,9 @@ class Commands(ReadmeTest):
         self.assertEqual(self.ends_well(sender, across, there), sent)
         self.assertEqual([each for each in os.listdir() if each.startswith("mmapipc.")], [])
 
-    @shows("mmapipc inspect --watch greeting   # the same in place, with rates and a bar, until the channel ends")
+    @shows(
+        "mmapipc inspect --watch greeting   # the same, updated in place, with rates and a bar, until the channel ends"
+    )
     def test_looking_inside(self, text):
         inspect, watch, listing, remove = self.renamed(text).splitlines()
         sender = self.send(stdin=subprocess.PIPE)
@@ -320,7 +415,7 @@ class Commands(ReadmeTest):
         maker.end()
         self.assertFalse(os.path.exists(f"/dev/shm/{self.name}"))
 
-    @shows("mmapipc receive greeting --file mailbox")
+    @shows("mmapipc receive greeting --file mailbox", README, "mmapipc/FILES.md")
     def test_a_ring_in_a_file(self, text):
         for line in self.renamed(text).splitlines():
             told = self.ends_well(self.shell(line))  # one after the other
@@ -339,3 +434,17 @@ class Commands(ReadmeTest):
             self.assertIn(f"| {row} ".encode(), out)
         self.assertNotIn(b"Failed: ", out)
         self.assertTrue(Path("chart.svg").read_text().startswith("<svg"))
+
+
+@unittest.skipIf(WINDOWS, "POSIX only: a shell at a terminal")
+class TwoTerminals(ShellTest, TerminalTest):
+    @shows("$ mmapipc receive greeting                      # in another one, before or after that")
+    def test_what_each_shows(self, text):
+        (sending, waiting), (receiving, received) = session(self.renamed(text))
+        sender = self.shell(f"exec >{self.tty} 2>&1; {sending}")
+        seen = ""
+        while len(seen) < len(waiting):
+            seen += self.read().replace("\r\n", "\n")
+        self.assertEqual(seen, waiting)
+        self.assertEqual(self.ends_well(self.shell(receiving)), received.encode())
+        self.assertEqual(self.ends_well(sender), b"")
