@@ -41,6 +41,7 @@ import sys
 import weakref
 
 from ._meeting import introducing, pairing
+from ._meeting.homes import sweep_connections
 from ._meeting.pairing import Kept, Pair
 from ._meeting.waiting import checked_seconds
 from ._ring import layout
@@ -451,7 +452,7 @@ def Pipe(
     """
     global _swept
     if not _swept:
-        pairing.sweep(_PIPE)  # what processes left that were killed before they used an end
+        sweep_connections(_PIPE)  # what processes left that were killed before they used an end
         _swept = True
     room, seconds = _room(capacity), checked_seconds("Pipe", timeout)
     first, second = pairing.pipe(_PIPE, (room if duplex else room_for(0), room))

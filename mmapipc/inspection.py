@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ._meeting.homes import InMemory, home
+from ._meeting.homes import InMemory, home, sweep_connections
 from ._ring import layout, states
 from ._system import RECEIVER, SENDER, system
 from .errors import LayoutError, MemoryRefused, NoChannel, NoSuchMapping, RoleTaken, UnsafeMemory
@@ -245,7 +245,7 @@ def names() -> list[str]:
 
 
 def remove(name: str) -> None:
-    """Delete what killed processes have left of a channel.
+    """Delete what killed processes have left of a channel, or of a listener and its connections.
 
     Raises NoChannel when there is nothing, RoleTaken while somebody has a
     role, LayoutError when the memory is no channel of this version,
@@ -253,8 +253,9 @@ def remove(name: str) -> None:
     user's, is in the place of a part of it: the other parts are removed first.
     """
     where = InMemory(name)
-    if not where.exists():
+    if not where.exists() and not where.roles.parts():
         raise NoChannel(f"{name}: there is no channel of that name")
+    sweep_connections(name)
     foreign = None
     try:
         _check_version(where)

@@ -10,7 +10,7 @@ import unittest
 from unittest import mock
 
 import mmapipc
-from mmapipc import connection
+from mmapipc import connection, inspection
 from mmapipc._ring import layout
 
 from .helpers import DEADLINE, PRELUDE, WINDOWS, Background, ChannelTest, eventually, noise
@@ -760,6 +760,21 @@ class Kills(ConnectionTest):
                 client.end()
                 listener.close()
                 self.assertEqual(os.listdir(self.memory), [])
+
+    @unittest.skipIf(WINDOWS, "POSIX only: there killed processes leave nothing")
+    def test_a_listener_whose_name_is_removed(self):
+        for taken_over in (False, True):
+            child = self.child("l = connection.Listener(name); say('there'); sys.stdin.read()")
+            self.assertEqual(child.line(), "there")
+            with self.assertRaisesRegex(mmapipc.RoleTaken, f"pid {child.pid}"):
+                inspection.remove(self.name)
+            connection.Client(self.name, timeout=DEADLINE).close()  # it is as it was
+            child.kill()
+            if taken_over:
+                with self.both():  # a channel takes the name, and leaves
+                    pass
+            inspection.remove(self.name)
+            self.assertEqual(os.listdir(self.memory), [])
 
     def test_a_listener_with_a_client_that_is_accepted_and_one_that_is_not(self):
         child = self.child("l = connection.Listener(name); c = l.accept(); c.send(1); say('there'); sys.stdin.read()")

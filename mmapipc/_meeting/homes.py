@@ -13,7 +13,15 @@ from .._ring.ring import Barrier
 from .._system import SENDER, Place, system
 from .._system.claims import Claiming
 from .._system.names import CHANGER
-from ..errors import InvalidSize, LayoutError, MemoryRefused, NoSuchMapping, Undelivered, in_bytes
+from ..errors import (
+    ChannelError,
+    InvalidSize,
+    LayoutError,
+    MemoryRefused,
+    NoSuchMapping,
+    Undelivered,
+    in_bytes,
+)
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
@@ -148,6 +156,14 @@ class InMemory(Home):
     def sweep(self) -> None:
         """Remove what is left of a channel at which nobody is."""
         self.roles.sweep()
+
+
+def sweep_connections(name: str) -> None:
+    """Remove what killed processes have left of connections that were begun under that name."""
+    with contextlib.suppress(ChannelError, OSError):
+        for part in system.channel_roles(system.place(name)).parts():
+            with contextlib.suppress(ChannelError, OSError):
+                system.channel_roles(part).sweep()
 
 
 class InFile(Home):

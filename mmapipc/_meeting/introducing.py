@@ -21,7 +21,7 @@ from .._system import RECEIVER, SENDER, Place, system
 from .._system.claims import Claiming
 from ..errors import ChannelTimeout, LayoutError, RoleTaken
 from . import pairing, rendezvous, together
-from .homes import InMemory
+from .homes import InMemory, sweep_connections
 from .link import SendingLink
 from .pairing import Pair
 from .waiting import CLOCK, Clock, until
@@ -55,7 +55,7 @@ class Invitations:
         try:
             assert self._link.mapped is not None
             self._words = self._link.mapped.data.cast("Q")
-            pairing.sweep(name)
+            sweep_connections(name)
             self._invite()
         except BaseException:
             self.close()

@@ -427,14 +427,6 @@ def connection_place(name: str) -> Place:
     return Place(name, place.of(os.urandom(8).hex()))
 
 
-def sweep(name: str) -> None:
-    """Remove what killed processes have left of connections that were begun under that name."""
-    with contextlib.suppress(ChannelError, OSError):
-        for part in system.channel_roles(system.place(name)).parts():
-            with contextlib.suppress(ChannelError, OSError):
-                system.channel_roles(part).sweep()
-
-
 def pipe(name: str, capacities: Sequence[int]) -> tuple[Kept, Kept]:
     """Both ends of a new connection, which anybody may use who gets them."""
     place = connection_place(name)
