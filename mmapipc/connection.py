@@ -229,6 +229,13 @@ class Connection:
         Raises `multiprocessing.BufferTooShort`, which has the message, when there
         is not enough room; otherwise as `recv_bytes`.
         """
+        if type(buf) is bytearray and not offset:
+            data = self._received()
+            size = len(data)
+            if size > len(buf):
+                raise _too_short(data)
+            buf[:size] = data
+            return size
         self._to_read()
         with memoryview(buf) as given:
             if given.readonly or not given.c_contiguous:
@@ -237,9 +244,7 @@ class Connection:
                 raise ValueError("negative offset" if offset < 0 else "offset too large")
             data = self._received()
             if offset + len(data) > given.nbytes:
-                from multiprocessing import BufferTooShort
-
-                raise BufferTooShort(data)
+                raise _too_short(data)
             with given.cast("B") as octets:
                 octets[offset : offset + len(data)] = data
         return len(data)
@@ -321,6 +326,12 @@ class Connection:
         else:
             state = repr(self._pair.name)
         return f"<mmapipc.connection.Connection {state}>"
+
+
+def _too_short(data: bytes) -> Exception:
+    from multiprocessing import BufferTooShort
+
+    return BufferTooShort(data)
 
 
 class Listener:

@@ -54,12 +54,14 @@ from benchmark_report import (
     ITEM_SIZE,
     LINE_SIZE,
     MEMCPY,
+    OF_MESSAGES,
     ONE_CORE,
     P99,
     PIPE_TO_PIPE,
     QUICK,
     QUIET,
     READ_LINES,
+    REQUEST,
     ROUND_TRIPS,
     SETTINGS,
     STREAM,
@@ -169,7 +171,7 @@ def ping(link: Link, size: int, seconds: float, pause: float) -> tuple[float, fl
     data = filled(size)
     buffer = bytearray(size)
     send, receive_into, clock, sleep = link.send, link.receive_into, time.perf_counter, time.sleep
-    taken = []
+    taken: list[float] = []
     end = clock()
     deadline = end + seconds
     while end < deadline:
@@ -198,6 +200,35 @@ def answer_pings(link: Link, size: int) -> None:
         while left > 0:
             left -= receive_into(buffer)
         send(data)
+
+
+def request(link: Link, seconds: float) -> float:
+    """Median of the seconds that a question and its answer take, for about so many seconds; each is a dict."""
+    assert link.objects
+    send, receive = link.objects
+    clock = time.perf_counter
+    taken: list[float] = []
+    end = clock()
+    deadline = end + seconds
+    while end < deadline:
+        begin = clock()
+        send({"question": len(taken), "of": "benchmark", "about": [1.5, None, True]})
+        receive()
+        end = clock()
+        taken.append(end - begin)
+    send({})  # the last one
+    receive()
+    return statistics.median(taken[len(taken) // 10 :])
+
+
+def answer_requests(link: Link) -> None:
+    """The other side of `request`."""
+    assert link.objects
+    send, receive = link.objects
+    question: dict[str, Any] = {"question": 0}
+    while question:
+        question = receive()
+        send({"answer": question.get("question"), "of": "benchmark"})
 
 
 def await_death(link: Link) -> None:
@@ -433,6 +464,10 @@ class Pair:
         pause = min(trip.pause, plan.longest_pause)
         median, p99 = self._both((ping, size, seconds, pause), (answer_pings, size))
         return {trip.what: median, trip.what + P99: p99}
+
+    def requests(self, plan: Plan) -> Measured:
+        """Seconds a question and its answer, which are pickled."""
+        return {REQUEST: self._both((request, plan.ping_seconds), (answer_requests,))}
 
     def part(self) -> None:
         """Have the writer and the reader run on different cores."""
@@ -750,10 +785,11 @@ class Step(NamedTuple):
     size: int  # bytes
     measure: Callable[[Pair], Measured]
     setting: Setting = QUIET
-    by_all: bool = False  # of all peers that have the size; otherwise of those that are compared closely
+    by_all: bool = False  # of all peers that have the size; otherwise of these
+    of: Sequence[str] = CLOSE
 
     def fits(self, peer: Peer) -> bool:
-        return self.size in peer.sizes if self.by_all else peer.label in CLOSE
+        return self.size in peer.sizes if self.by_all else peer.label in self.of
 
 
 def steps(plan: Plan) -> Iterator[Step]:
@@ -763,6 +799,7 @@ def steps(plan: Plan) -> Iterator[Step]:
         yield Step(STREAM, size, methodcaller("stream", STREAM, size, seconds), by_all=True)
     yield Step(READ_LINES, LINE_SIZE, methodcaller("lines", READ_LINES, LINE_SIZE, seconds))
     yield Step(WRITE_ITEMS, ITEM_SIZE, methodcaller("items", WRITE_ITEMS, ITEM_SIZE, seconds))
+    yield Step(REQUEST, 0, methodcaller("requests", plan), of=OF_MESSAGES)
     for setting in SETTINGS:
         for trip in ROUND_TRIPS:
             if trip.setting == setting:

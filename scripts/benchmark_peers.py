@@ -53,6 +53,7 @@ class Link(NamedTuple):
     close: Callable[[], object] = lambda: None
     lines: Callable[[], Iterator[bytes]] | None = None  # what is received, as a buffered file
     send_items: Callable[[list[bytes]], object] | None = None  # sends small pieces
+    objects: tuple[Callable[[object], object], Callable[[], Any]] | None = None  # sends one, receives one
 
 
 # What a function that makes a connection gives to the writer, and to the reader.
@@ -149,7 +150,8 @@ def share_connections(stack: contextlib.ExitStack) -> Shares:
 
 
 def connection_link(connection: Any) -> Link:
-    return Link(connection.send_bytes, connection.recv_bytes_into, close=connection.close)
+    objects = connection.send, connection.recv
+    return Link(connection.send_bytes, connection.recv_bytes_into, close=connection.close, objects=objects)
 
 
 def open_connection(handles: tuple[int]) -> Link:

@@ -47,6 +47,7 @@ PIPE_TO_PIPE = "scripts, pipe to pipe"  # bytes a second
 P99 = ", p99"  # behind a round trip that is the median, if it is the 99th percentile
 
 CLOSE = (OURS, PIPE)  # the peers that everything is measured of
+OF_MESSAGES = (MESSAGES, THEIR_MESSAGES)
 CAT = "cat through a FIFO"
 MEMCPY_NEAR, MEMCPY_FAR = "memcpy, in the cache", "memcpy, over 64 MiB"
 MEMCPY = {MEMCPY_NEAR: MIB, MEMCPY_FAR: 64 * MIB}  # bytes of the working set
@@ -83,6 +84,7 @@ class RoundTrip(NamedTuple):
         return f"{ROUND_TRIP}, {self.manner}{self.setting.words}"
 
 
+REQUEST = f"{ROUND_TRIP}, a pickled dict"
 SILENT = RoundTrip("1 s apart", 1, None)
 ROUND_TRIPS = (
     RoundTrip("back to back", 0, 3.6, sizes=PING_SIZES, by_all=True),
@@ -90,7 +92,7 @@ ROUND_TRIPS = (
     RoundTrip("back to back", 0, 0.8, setting=ONE_CORE),
     RoundTrip("back to back", 0, None, sizes=(64 * KIB,), by_all=True),
     RoundTrip("100 us apart", 100e-6, 0.6),
-    RoundTrip("1 ms apart", 1e-3, 0.6),
+    RoundTrip("1 ms apart", 1e-3, 0.6, by_all=True),
     RoundTrip("20 ms apart", 0.02, 0.5, sizes=PING_SIZES, by_all=True),
     *([SILENT] if WINDOWS else []),  # there a long wait is another than a short one, and was slow
     RoundTrip("back to back", 0, 0.8, setting=BUSY),
@@ -244,6 +246,7 @@ def targets(plan: Plan) -> list[Target]:
             for size in trip.sizes
             if trip.by_all and size > 1
         ),
+        Target(REQUEST, 0, THEIR_MESSAGES, 1, MESSAGES),
     ]
     return [target for target in wanted if plan.has(target.what, target.size)]
 
