@@ -328,7 +328,6 @@ class Streams:
                 (link, "Consumer", self.consumer),
                 (link, "Waiter", self.waiter),
                 (waiting, "_LOOKS_AT_LEAST", 1),
-                (ring, "LATE_LOOKS", 1),
                 (ring, "wrote", False),
                 (ring, "rang", False),
                 (together.system, "sleep_on", self.sleep_on),

@@ -100,7 +100,6 @@ _MANY = 1024  # items that `writelines` looks at together
 _FIRST_SEARCH = 4096  # bytes looked through for the end of a line, at first; then more
 
 STRANGER = 3e-4  # seconds: a yield that takes longer gave way to somebody else's work
-LATE_LOOKS = 8  # before a sleep without a fence, 30 ns each: longer than a store stays unseen
 
 # The hot paths' words, as globals of this module: one look-up less.
 _WRITE_SEQ = layout.WRITE_SEQ
@@ -755,18 +754,19 @@ class Consumer(Half):
                             words[_RECEIVER_CALLS] = start << 1 | 1  # `layout.parked`, one call less
                             wrote = rang = False
                             self.eager -= 1
-                            # ORDER: our call before the sender's counter, without a fence: after some looks
-                            # each of us has the other's store.  If not, the sleep is short.
-                            for _ in repeat(None, LATE_LOOKS):
+                            # ORDER: our call before the sender's counter, without a fence: between the two
+                            # there is time enough for each of us to have the other's store.  If not, the
+                            # sleep is short.
+                            write = words[_WRITE_SEQ]
+                            if (
+                                write == start
+                                and words[_SENDER_STATE] == layout.OPEN
+                                and self.sleep(self.span, 1)
+                            ):
                                 write = words[_WRITE_SEQ]
-                                if write != start:
-                                    break
-                            else:
-                                if words[_SENDER_STATE] == layout.OPEN and self.sleep(self.span, 1):
+                                if write == start and words[_SENDER_STATE] == layout.OPEN:
+                                    self.sleep(self.span, 1)  # that ring was for what is over
                                     write = words[_WRITE_SEQ]
-                                    if write == start and words[_SENDER_STATE] == layout.OPEN:
-                                        self.sleep(self.span, 1)  # that ring was for what is over
-                                        write = words[_WRITE_SEQ]
                         finally:
                             words[_RECEIVER_CALLS] = 0
                     elif self.yields and (rang or not self.spins):
