@@ -529,25 +529,18 @@ def as_json(plan: Plan, results: Results) -> str:
 WIDTH, HEIGHT = 820, 440  # of the chart, in pixels, as are the next
 LEFT, RIGHT, TOP, BOTTOM = 80, 230, 56, 52  # margins
 
-# Colours that stand out from white and from near black; ours is the thick line.
-OUR_COLOUR = "#e5484d"
+# Colours that people with any kind of colour vision tell apart, on white and on near black (after Okabe
+# and Ito, "Color Universal Design", 2008); ours is the thick line.
+OUR_COLOUR = "#d55e00"
 LIMIT_COLOUR = "#8b949e"
-COLOURS = (
-    "#3b82f6",
-    "#16a34a",
-    "#d97706",
-    "#a855f7",
-    "#0891b2",
-    "#db2777",
-    "#84a01c",
-    "#8b7355",
-    "#7f9cb5",
-)
+COLOURS = ("#2b8fd0", "#009e73", "#e69f00", "#cc79a7", "#56b4e9", "#a08b00", "#8b7355")
+LABEL_HEIGHT = 18  # between two labels, in pixels
 STYLE = """
 text { font: 13px sans-serif; fill: #1f2328 } .title { font-size: 16px; font-weight: bold }
 .middle { text-anchor: middle } .end { text-anchor: end }
 path { fill: none; stroke-width: 1.8 } .ours { stroke-width: 4 } .limit { stroke-dasharray: 5 4 }
-.ground { fill: #ffffff } .grid { stroke: #d1d9e0; stroke-width: 1 }
+.ground { fill: #ffffff } .grid { stroke: #d1d9e0; stroke-width: 1 } .leader { stroke-width: 1 }
+.name { font-weight: bold }
 @media (prefers-color-scheme: dark) {
 text { fill: #e6edf3 } .ground { fill: #0d1117 } .grid { stroke: #30363d }
 }"""
@@ -582,10 +575,6 @@ def text(x: float, y: float, words: str, kind: str = "") -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}">{html.escape(words)}</text>'
 
 
-def stroke(line: Line, path: str) -> str:
-    return f'<path class="{line.kind}" stroke="{line.colour}" d="{path}"/>'
-
-
 class Plot:
     """The area that the lines are drawn in, both axes logarithmic."""
 
@@ -593,6 +582,10 @@ class Plot:
         rates = [rate for line in lines for _, rate in line.points]
         self._lowest = math.floor(math.log10(min(rates)))  # powers of ten
         self._highest = math.ceil(math.log10(max(rates)))
+
+    def place(self, size: int, rate: float) -> tuple[float, float]:
+        """Where it is drawn, from the left and from the top."""
+        return self._x(size), self._y(rate)
 
     def _x(self, size: int) -> float:
         return LEFT + (WIDTH - LEFT - RIGHT) * math.log(size) / math.log(SIZES[-1])
@@ -611,17 +604,25 @@ class Plot:
         yield text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 12, "bytes a write", "middle")
 
     def line(self, line: Line) -> Iterator[str]:
-        places = [(self._x(size), self._y(rate)) for size, rate in line.points]
-        yield stroke(line, "M" + " L".join(f"{x:.1f} {y:.1f}" for x, y in places))
+        places = [self.place(size, rate) for size, rate in line.points]
+        path = "M" + " L".join(f"{x:.1f} {y:.1f}" for x, y in places)
+        yield f'<path class="{line.kind}" stroke="{line.colour}" d="{path}"/>'
         for x, y in places:
             yield f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{line.colour}"/>'
 
 
-def legend(lines: Sequence[Line]) -> Iterator[str]:
-    for row, line in enumerate(lines):
-        y = TOP + 14 + 24 * row
-        yield stroke(line, f"M{WIDTH - RIGHT + 20} {y} h28")
-        yield text(WIDTH - RIGHT + 56, y + 4, line.label)
+def labels(lines: Sequence[Line], plot: Plot) -> Iterator[str]:
+    """Each line's name at its end; those of lines that end together stand below each other."""
+    lowest = 0.0  # where the label above ends
+    for line in lines:
+        x, y = plot.place(*line.points[-1])
+        if x < WIDTH - RIGHT:
+            yield text(x + 10, y + 4, line.label)
+            continue
+        lowest = max(y, lowest + LABEL_HEIGHT)
+        leader = f"M{x + 5:.1f} {y:.1f} L{x + 22:.1f} {lowest:.1f}"
+        yield f'<path class="leader" stroke="{line.colour}" d="{leader}"/>'
+        yield text(x + 27, lowest + 4, line.label, "name" if line.kind == "ours" else "")
 
 
 def chart(results: Results) -> str:
@@ -638,7 +639,7 @@ def chart(results: Results) -> str:
         text(LEFT, 43, machine_line()),
         *plot.axes(),
         *itertools.chain.from_iterable(map(plot.line, lines)),
-        *legend(lines),
+        *labels(lines, plot),
         "</svg>",
     ]
     return "\n".join(parts) + "\n"
