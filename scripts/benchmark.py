@@ -22,6 +22,7 @@ and while every core has other work, which this starts and ends.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import faulthandler
 import itertools
@@ -45,6 +46,8 @@ from typing import Any, NamedTuple
 
 from benchmark_peers import KIB, MIB, OURS, PEERS, SIZES, SPAWN, WINDOWS, Connection, Link, Peer, fresh_name
 from benchmark_report import (
+    ASYNC,
+    ASYNC_PAUSE,
     CAT,
     CLOSE,
     CROWDED_STREAMS,
@@ -54,6 +57,7 @@ from benchmark_report import (
     ITEM_SIZE,
     LINE_SIZE,
     MEMCPY,
+    OF_LOOPS,
     OF_MESSAGES,
     ONE_CORE,
     P99,
@@ -229,6 +233,46 @@ def answer_requests(link: Link) -> None:
     while question:
         question = receive()
         send({"answer": question.get("question"), "of": "benchmark"})
+
+
+def ping_in_loop(link: Link, size: int, seconds: float) -> float:
+    """Median of the seconds of a round trip between two event loops, for about so many seconds."""
+    assert link.loop
+    _, send, receive = link.loop
+    data = filled(size)
+    clock = time.perf_counter
+    taken: list[float] = []
+
+    async def pings() -> None:
+        end = clock()
+        deadline = end + seconds
+        while end < deadline:
+            await asyncio.sleep(ASYNC_PAUSE)
+            begin = clock()
+            await send(data)
+            await receive(size)
+            end = clock()
+            taken.append(end - begin)
+        await send(bytes(size))  # the last one
+        await receive(size)
+
+    link.loop.loop.run_until_complete(pings())
+    return statistics.median(taken[len(taken) // 10 :])
+
+
+def answer_in_loop(link: Link, size: int) -> None:
+    """The other side of `ping_in_loop`."""
+    assert link.loop
+    _, send, receive = link.loop
+
+    async def answers() -> None:
+        more = True
+        while more:
+            data = await receive(size)
+            more = data[0] != 0  # there are no zeros in any but the last
+            await send(data)
+
+    link.loop.loop.run_until_complete(answers())
 
 
 def await_death(link: Link) -> None:
@@ -468,6 +512,10 @@ class Pair:
     def requests(self, plan: Plan) -> Measured:
         """Seconds a question and its answer, which are pickled."""
         return {REQUEST: self._both((request, plan.ping_seconds), (answer_requests,))}
+
+    def loops(self, size: int, plan: Plan) -> Measured:
+        """Seconds a round trip of `size` bytes between two event loops."""
+        return {ASYNC: self._both((ping_in_loop, size, plan.close_seconds), (answer_in_loop, size))}
 
     def part(self) -> None:
         """Have the writer and the reader run on different cores."""
@@ -800,6 +848,7 @@ def steps(plan: Plan) -> Iterator[Step]:
     yield Step(READ_LINES, LINE_SIZE, methodcaller("lines", READ_LINES, LINE_SIZE, seconds))
     yield Step(WRITE_ITEMS, ITEM_SIZE, methodcaller("items", WRITE_ITEMS, ITEM_SIZE, seconds))
     yield Step(REQUEST, 0, methodcaller("requests", plan), of=OF_MESSAGES)
+    yield Step(ASYNC, 64, methodcaller("loops", 64, plan), of=OF_LOOPS)
     for setting in SETTINGS:
         for trip in ROUND_TRIPS:
             if trip.setting == setting:

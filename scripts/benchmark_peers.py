@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import importlib.util
@@ -12,7 +13,7 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import mmapipc  # noqa: E402
+import mmapipc.aio  # noqa: E402
 import mmapipc.connection  # noqa: E402
 from mmapipc.files import BufferedReceiver  # noqa: E402
 
@@ -41,7 +43,17 @@ OURS = "mmapipc"
 MESSAGES = "mmapipc.connection"
 PIPE = "os.pipe"
 THEIR_MESSAGES = "multiprocessing.Pipe"
+IN_LOOP = "mmapipc.aio"
+PIPE_IN_LOOP = "os.pipe and add_reader"
 HANDSHAKE = "two events a byte"
+
+
+class InLoop(NamedTuple):
+    """What sends and receives in this event loop, which does not run between two measurements."""
+
+    loop: asyncio.AbstractEventLoop
+    send: Callable[[bytes], Awaitable[object]]
+    receive: Callable[[int], Awaitable[bytes]]  # at most so many bytes
 
 
 class Link(NamedTuple):
@@ -54,6 +66,7 @@ class Link(NamedTuple):
     lines: Callable[[], Iterator[bytes]] | None = None  # what is received, as a buffered file
     send_items: Callable[[list[bytes]], object] | None = None  # sends small pieces
     objects: tuple[Callable[[object], object], Callable[[], Any]] | None = None  # sends one, receives one
+    loop: InLoop | None = None  # the same for those that wait in an event loop
 
 
 # What a function that makes a connection gives to the writer, and to the reader.
@@ -172,6 +185,47 @@ def meet_listener(address: str | None, announce: Callable[[object], None]) -> Li
             announce(listener.address)
             return connection_link(listener.accept())
     return connection_link(mmapipc.connection.Client(address))
+
+
+def loop_link(here: InLoop, close: Callable[[], object] = lambda: None) -> Link:
+    def send(data: bytes) -> None:
+        here.loop.run_until_complete(here.send(data))
+
+    def receive_into(buffer: bytearray) -> int:
+        data = here.loop.run_until_complete(here.receive(len(buffer)))
+        buffer[: len(data)] = data
+        return len(data)
+
+    return Link(send, receive_into, close=close, loop=here)
+
+
+def open_channels_in_loop(given: tuple[str, str]) -> Link:
+    outgoing, incoming = given
+    loop = asyncio.new_event_loop()
+    sender = loop.run_until_complete(mmapipc.aio.open_sender(outgoing))
+    receiver = loop.run_until_complete(mmapipc.aio.open_receiver(incoming))
+
+    def close() -> None:
+        loop.run_until_complete(sender.close())
+        loop.run_until_complete(receiver.close())
+
+    return loop_link(InLoop(loop, sender.write, receiver.read), close)
+
+
+def open_pipes_in_loop(handles: tuple[int, int]) -> Link:
+    outgoing, incoming = handles
+    loop = asyncio.new_event_loop()
+    waiting: list[asyncio.Future[bytes]] = []
+    loop.add_reader(incoming, lambda: waiting.pop().set_result(os.read(incoming, 64 * KIB)))
+
+    async def send(data: bytes) -> None:
+        os.write(outgoing, data)
+
+    async def receive(_: int) -> bytes:
+        waiting.append(loop.create_future())
+        return await waiting[0]
+
+    return loop_link(InLoop(loop, send, receive))
 
 
 def by_message(send: Callable[[bytes], object], receive: Callable[[], Any]) -> Link:
@@ -326,6 +380,10 @@ def no_named_pipe() -> str | None:
     return None if WINDOWS else "only on Windows"
 
 
+def no_add_reader() -> str | None:
+    return "Windows' event loop has no add_reader for pipes" if WINDOWS else None
+
+
 def no_socketpair() -> str | None:
     return "not on Windows, where Python makes it of TCP loopback" if WINDOWS else None
 
@@ -361,6 +419,8 @@ PEERS = (
     Peer("TCP loopback", meet=meet_tcp),
     Peer(MESSAGES, meet=meet_listener),
     Peer(THEIR_MESSAGES, share_connections, open_connection, inherits=True),
+    Peer(IN_LOOP, share_names, open_channels_in_loop, sizes=()),
+    Peer(PIPE_IN_LOOP, share_pipes, open_pipes_in_loop, inherits=True, sizes=(), missing=no_add_reader),
     Peer("named pipe", meet=meet_named_pipe, missing=no_named_pipe),
     Peer("multiprocessing.Queue", share_queues, open_queues, spawned=True),
     Peer(

@@ -19,12 +19,14 @@ from typing import NamedTuple
 from benchmark_peers import (
     GIB,
     HANDSHAKE,
+    IN_LOOP,
     KIB,
     MESSAGES,
     MIB,
     OURS,
     PEERS,
     PIPE,
+    PIPE_IN_LOOP,
     SIZES,
     THEIR_MESSAGES,
     WINDOWS,
@@ -48,6 +50,7 @@ P99 = ", p99"  # behind a round trip that is the median, if it is the 99th perce
 
 CLOSE = (OURS, PIPE)  # the peers that everything is measured of
 OF_MESSAGES = (MESSAGES, THEIR_MESSAGES)
+OF_LOOPS = (IN_LOOP, PIPE_IN_LOOP)
 CAT = "cat through a FIFO"
 MEMCPY_NEAR, MEMCPY_FAR = "memcpy, in the cache", "memcpy, over 64 MiB"
 MEMCPY = {MEMCPY_NEAR: MIB, MEMCPY_FAR: 64 * MIB}  # bytes of the working set
@@ -85,6 +88,8 @@ class RoundTrip(NamedTuple):
 
 
 REQUEST = f"{ROUND_TRIP}, a pickled dict"
+ASYNC_PAUSE = 1e-3  # seconds
+ASYNC = f"{ROUND_TRIP}, by asyncio, 1 ms apart"
 SILENT = RoundTrip("1 s apart", 1, None)
 ROUND_TRIPS = (
     RoundTrip("back to back", 0, 3.6, sizes=PING_SIZES, by_all=True),
@@ -247,6 +252,7 @@ def targets(plan: Plan) -> list[Target]:
             if trip.by_all and size > 1
         ),
         Target(REQUEST, 0, THEIR_MESSAGES, 1, MESSAGES),
+        *([] if WINDOWS else [Target(ASYNC, 64, PIPE_IN_LOOP, 0.5, IN_LOOP)]),
     ]
     return [target for target in wanted if plan.has(target.what, target.size)]
 
