@@ -109,7 +109,7 @@ def wait(ends: Iterable[_T], timeout: float | None = None) -> list[_T]:
     Windows handles, and what `multiprocessing.connection.wait` takes.
 
     Sleeps once for all, until a bell rings.  That the other end was killed is
-    told within half a second or so.  On Windows a thread waits for 60 handles
+    told within half a second or so.  On Windows a thread waits for 59 handles
     at most, and an end has one or two: with more there are more threads, while
     it sleeps.
 

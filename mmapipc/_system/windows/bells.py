@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, NoReturn
 
-AT_ONCE = 60  # handles that a thread waits for; the system takes 64, and two are ours and the interpreter's
+# Handles that a thread waits for; one more says that it is over.  The system takes 64.  For more than 60
+# CPython 3.13 has threads of its own, which can take from a semaphore and say nothing of it.
+AT_ONCE = 59
 
 
 class Heard(int):
