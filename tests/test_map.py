@@ -152,6 +152,20 @@ class Making(MapTest):
                 self.assertIn(word, err)
                 self.assertFalse(self.is_there(how))
 
+    @unittest.skipIf(WINDOWS, "POSIX only: signals")
+    def test_or_a_signal_that_comes_as_it_is_made(self) -> None:
+        child = self.python(
+            "import signal\n"
+            "from mmapipc._cli import mapping\nfrom mmapipc._cli.main import main\n"
+            "def made(*given, **how):\n"
+            "    memory = mmapipc.Mapping(*given, **how); os.kill(os.getpid(), signal.SIGTERM); return memory\n"
+            "mapping.Mapping = made\n"
+            "sys.exit(main(['map', '--tagname', sys.argv[2], '--create', '4KiB']))",
+            self.tag,
+        )
+        self.assertEqual(child.end()[0], by_signal(signal.SIGTERM))
+        self.assertFalse(self.is_there({"tagname": self.tag}))
+
     def test_a_file_stays(self) -> None:
         path = str(self.folder / "new")
         self.assertEqual(self.printed("--file", path, "--create", "10"), b"")

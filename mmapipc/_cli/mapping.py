@@ -7,6 +7,7 @@ import itertools
 import sys
 from collections.abc import Iterator
 
+from .._system import system
 from ..errors import ChannelTimeout, InvalidView, in_bytes
 from ..mapping import Mapping
 from . import streams
@@ -26,8 +27,15 @@ def map_memory(arguments: Namespace) -> None:
     """Do with the memory what was asked for."""
     where = {"tagname": arguments.tagname, "file": arguments.mapped_file}
     if arguments.create is not None:
-        with Mapping(arguments.name, arguments.create, exist_ok=False, **where) as made:
-            _hold(made, arguments)
+        made = None
+        try:
+            with system.signals_put_off():  # one that came as the memory is made would leave it behind
+                made = Mapping(arguments.name, arguments.create, exist_ok=False, **where)
+            with made:
+                _hold(arguments)
+        finally:
+            if made is not None and arguments.tagname is not None:
+                made.unlink()
     elif arguments.write:
         with Mapping(arguments.name, create=False, **where) as mapping:
             _write(mapping, arguments)
@@ -39,17 +47,13 @@ def map_memory(arguments: Namespace) -> None:
                 _show(mapping, arguments)
 
 
-def _hold(made: Mapping, arguments: Namespace) -> None:
-    """Keep the memory until the end of standard input; then it goes, unless it is a file's."""
-    try:
-        source = streams.standard_input()
-        if streams.is_terminal(sys.stdin):
-            streams.say(f"{_label(arguments)}: is there until the end of input, or Ctrl-C")
-        while source.read_into(memoryview(bytearray(4096))):
-            pass
-    finally:
-        if arguments.tagname is not None:
-            made.unlink()
+def _hold(arguments: Namespace) -> None:
+    """Keep the memory until the end of standard input."""
+    source = streams.standard_input()
+    if streams.is_terminal(sys.stdin):
+        streams.say(f"{_label(arguments)}: is there until the end of input, or Ctrl-C")
+    while source.read_into(memoryview(bytearray(4096))):
+        pass
 
 
 def _write(mapping: Mapping, arguments: Namespace) -> None:

@@ -341,6 +341,9 @@ class System(Protocol):
     def die_of(self, number: int) -> None:
         """End this process by that signal, as if it did not catch it; nothing on Windows, which has none."""
 
+    def signals_put_off(self) -> AbstractContextManager[None]:
+        """Let signals come afterwards, for the one thread of a command; nothing on Windows, as above."""
+
     def yield_processor(self) -> None:
         """Let others run."""
 

@@ -30,6 +30,10 @@ from .terminal import (
     watched_input as watched_input,
 )
 
+TYPE_CHECKING = False  # as in typing, which is slow to import
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 # Total store order; everything else is taken to be weakly ordered.
 ORDERED = os.uname().machine.lower() in ("x86_64", "amd64", "i686", "i386")
 
@@ -45,6 +49,17 @@ def die_of(number: int) -> None:
     """End this process by that signal, as one that does not catch it."""
     signal.signal(number, signal.SIG_DFL)
     signal.raise_signal(number)
+
+
+@contextlib.contextmanager
+def signals_put_off() -> Iterator[None]:
+    """See `contract.System`."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 if os.uname().sysname == "Linux":

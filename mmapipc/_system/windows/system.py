@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 
@@ -30,6 +31,10 @@ from .terminal import (
     watched_input as watched_input,
 )
 
+TYPE_CHECKING = False  # as in typing, which is slow to import
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
 # Also for x64 Python on an ARM processor: the emulation keeps the order.
 ORDERED = "amd64" in sys.version.lower()
 
@@ -52,6 +57,11 @@ def channels() -> list[str]:
 
 def die_of(number: int) -> None:
     """Nothing: Windows has no signals to die of."""
+
+
+def signals_put_off() -> AbstractContextManager[None]:
+    """See `contract.System`."""
+    return contextlib.nullcontext()
 
 
 def yield_processor() -> None:
