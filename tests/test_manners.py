@@ -221,8 +221,10 @@ class Quietly(ChannelTest):
         receiver = self.receive("--progress")
         self.assertTrue(receiver.process.stdout.read(10))
         receiver.stop_reading()
-        self.assertEqual(receiver.end(), (3, None, ""))
-        self.assertEqual(sender.end(), (3, b"", ""))
+        for child in (receiver, sender):
+            code, _, err = child.end()
+            # A slow machine may show how it goes.
+            self.assertEqual((code, re.findall(r" (?:sent|received) \d+ bytes.* in ", err)), (3, []))
 
     def test_a_receiver_in_a_program_that_has_enough(self):
         sender = self.send(self.file(noise(1_000_000)), "--capacity", "1000")
