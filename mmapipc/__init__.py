@@ -28,6 +28,9 @@ ends for asyncio.
 `Mapping` is shared memory alone: ours by name, any program's by its tag name, or
 a file's; its `lock` guards it.
 
+`channels`, `inspect` and `remove` do what the commands `list`, `inspect` and
+`remove` do.
+
 Start with help(mmapipc.open), help(mmapipc.Sender), help(mmapipc.Mapping);
 on the command line with `mmapipc --help`.
 """
@@ -47,6 +50,7 @@ from .errors import (
     MappingTooSmall,
     MemoryRefused,
     NameTaken,
+    NoChannel,
     NoSuchMapping,
     ReadFailed,
     ReceiverGone,
@@ -61,12 +65,18 @@ from .files import open
 from .mapping import Guard, Mapping
 from .waiting import Bell, wait
 
+TYPE_CHECKING = False  # as in typing, which is slow to import
+if TYPE_CHECKING:
+    from .inspection import ChannelInfo, channels, inspect, remove
+del TYPE_CHECKING
+
 __version__ = "0.2.0"
 
 __all__ = [
     "AlreadyLocked",
     "Bell",
     "ChannelError",
+    "ChannelInfo",
     "ChannelTimeout",
     "FileRefused",
     "Guard",
@@ -80,6 +90,7 @@ __all__ = [
     "MappingTooSmall",
     "MemoryRefused",
     "NameTaken",
+    "NoChannel",
     "NoSuchMapping",
     "ReadFailed",
     "Receiver",
@@ -91,6 +102,22 @@ __all__ = [
     "StreamAborted",
     "Undelivered",
     "UnsafeMemory",
+    "channels",
+    "inspect",
     "open",
+    "remove",
     "wait",
 ]
+
+
+def __getattr__(name: str) -> object:
+    # Those who only send and receive start without that room.
+    if name in ("ChannelInfo", "channels", "inspect", "remove"):
+        from . import inspection
+
+        return getattr(inspection, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
