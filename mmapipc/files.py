@@ -115,12 +115,12 @@ class BufferedReceiver(_AbortingFile, io.BufferedReader):
             self._handed_on = self._handed_on[-_LONGEST_CHARACTER:] + data
             return data
         except BaseException as error:
-            self.raw.refuse_after(error)
+            self.raw._link.half.refuse_after(error)
             raise
 
     def _has_more(self) -> bool:
         try:
-            self.raw.check_not_refused()
+            self.raw._check_not_refused()
         except ReadFailed:
             return True  # a read raises that
         return self.tell() < self.raw.tell()
@@ -137,7 +137,7 @@ class BufferedReceiver(_AbortingFile, io.BufferedReader):
         This, and not a timeout of the read, is how to wait with a limit and go
         on.  Raises ReadFailed after a read that timed out.
         """
-        self.raw.check_not_refused()
+        self.raw._check_not_refused()
         return self.tell() < self.raw.tell() or self.raw.poll(timeout)
 
 
@@ -149,7 +149,7 @@ class BufferedSender(_AbortingFile, io.BufferedWriter):
     def __init__(self, raw: Sender, buffer_size: int = BUFFER_SIZE) -> None:
         super().__init__(raw, buffer_size)
         # What `write` refused may be in no buffer any more, so that no later write could make up for it.
-        raw.make_failures_final()
+        raw._link.half.strict = True
 
     def _raw(self) -> Sender:
         return self.raw
@@ -218,7 +218,7 @@ class TextReceiver(_Text):
 
     def poll(self, timeout: float | None = 0.0) -> bool:
         """Whether a read would not wait for the first byte; otherwise as `BufferedReceiver.poll`."""
-        self.buffer.raw.check_not_refused()
+        self.buffer.raw._check_not_refused()
         return self._has_characters() or self.buffer.poll(timeout)
 
     def _has_more(self) -> bool:
