@@ -220,7 +220,7 @@ class Receiver(_End):
         """
         await self._begin()
         if n < 0:
-            raise ValueError(f"{self.name}: readexactly() of {n} bytes")
+            raise ValueError(f"{self.name}: readexactly() needs 0 bytes or more, not {n}")
         while (there := self._half.available()) < n:
             if not await self._more_than(there):
                 raise asyncio.IncompleteReadError(self._take(there), n)

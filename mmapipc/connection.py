@@ -221,7 +221,9 @@ class Connection:
                 self._readable, self._take = False, None
             else:
                 self.close()
-            raise OSError(f"a message has more than {maxlength} bytes; nothing more can be received") from None
+            raise OSError(
+                f"the message is longer than maxlength ({maxlength}); nothing more can be received"
+            ) from None
 
     def recv_bytes_into(self, buf: WriteableBuffer, offset: int = 0) -> int:
         """Receive a message into a buffer, from byte `offset` on; return its size in bytes.
@@ -239,7 +241,7 @@ class Connection:
         self._to_read()
         with memoryview(buf) as given:
             if given.readonly or not given.c_contiguous:
-                raise TypeError("the buffer has to be writable, and its bytes in one piece")
+                raise TypeError("the buffer must be writable and in one piece")
             if not 0 <= offset <= given.nbytes:
                 raise ValueError("negative offset" if offset < 0 else "offset too large")
             data = self._received()
@@ -388,7 +390,7 @@ class Listener:
         when there is no memory for another connection.
         """
         if not self._lock.acquire(timeout=-1 if self._timeout is None else self._timeout):
-            raise ChannelTimeout(f"{self._address}: another thread accepts clients")
+            raise ChannelTimeout(f"{self._address}: another thread still accepts after {self._timeout:g} s")
         try:
             invitations = self._opened()
             try:
@@ -420,7 +422,7 @@ class Listener:
         invitations, self._invitations = self._invitations, None
         if invitations is not None:
             _open.discard(self)
-            self._reason = f"{self._address}: the process that this one was forked from listens here"
+            self._reason = f"{self._address}: the process that this one was forked from has the listener"
             invitations.disown(self._reason)
 
     def __enter__(self) -> Listener:
@@ -499,14 +501,14 @@ def _fresh_name() -> str:
 
 def _name(address: object) -> str:
     if not isinstance(address, str):
-        raise TypeError(f"an address is a name, a str, of this machine; not {address!r}")
+        raise TypeError(f"the address must be a name (a str), not {address!r}")
     return address
 
 
 def _room(capacity: int) -> int:
     capacity = operator.index(capacity)
     if not 1 <= capacity <= layout.LARGEST_CAPACITY // 2:
-        raise InvalidCapacity(f"a connection has at least 1 byte and at most 2**61, not {capacity}")
+        raise InvalidCapacity(f"the capacity must be from 1 to 2**61 bytes, not {capacity}")
     return room_for(capacity)
 
 
@@ -515,7 +517,7 @@ def _check_common(family: str | None, authkey: object) -> None:
         raise ValueError(f"{family}: connections are between processes of one machine; leave the family out")
     if authkey is not None:
         raise ValueError(
-            "there is no authkey, since only processes of the same user can connect; leave it out"
+            "an authkey is not needed, since only processes of the same user can connect; leave it out"
         )
 
 

@@ -356,11 +356,11 @@ def open(
     Raises ValueError for another mode, and for options that the mode has not.
     """
     if mode not in ("rb", "wb", "r", "rt", "w", "wt"):
-        raise ValueError(f"{name}: the mode is 'rb', 'wb', 'r', 'rt', 'w' or 'wt', not {mode!r}")
+        raise ValueError(f"{name}: the mode must be 'rb', 'wb', 'r', 'rt', 'w' or 'wt', not {mode!r}")
     is_text = "b" not in mode
     if is_text:
         if buffering == 0:
-            raise ValueError(f"{name}: a text file has a buffer; buffering=0 needs 'rb' or 'wb'")
+            raise ValueError(f"{name}: buffering=0 needs mode 'rb' or 'wb'; a text file always has a buffer")
         if encoding not in (None, "locale"):
             codecs.lookup(encoding)  # before anybody sees the end
     else:
@@ -369,8 +369,8 @@ def open(
                 raise ValueError(f"{name}: a binary file has no {option}; use mode {mode[0]!r}")
         if buffering == 1:  # as `open` does
             warnings.warn(
-                f"{name}: line buffering, buffering=1, is for text files; "
-                "this one has a buffer of the usual size",
+                f"{name}: line buffering (buffering=1) is for text files; "
+                "this file has a buffer of the usual size",
                 RuntimeWarning,
                 stacklevel=2,
             )

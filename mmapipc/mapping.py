@@ -61,8 +61,8 @@ class Guard:
             if not guard.acquire(self._timeout):
                 pid = guard.holder()
                 raise ChannelTimeout(
-                    f"{self._mapping._label}: {f'pid {pid}' if pid else 'somebody else'} has the lock, "
-                    f"and kept it for the {self._timeout:g} s that we waited"
+                    f"{self._mapping._label}: {f'pid {pid}' if pid else 'somebody else'} "
+                    f"still has the lock after {self._timeout:g} s"
                 )
             self._taken, self.abandoned = guard, guard.abandoned
         except BaseException:
@@ -139,28 +139,28 @@ class Mapping:
     ) -> None:
         for given in (name, tagname):
             if given is not None and not isinstance(given, str):
-                raise TypeError(f"the name of a mapping is a str, not {type(given).__name__}")
+                raise TypeError(f"the name of a mapping must be a str, not {type(given).__name__}")
         if name is not None and tagname is not None:
-            raise InvalidName(f"{name}: a mapping has a name or a tagname, not both")
+            raise InvalidName(f"{name}: give a name or a tagname, not both")
         if name is None and tagname is None and file is None:
             if not create:
-                raise InvalidName("(no name): give the name, the tagname or the file of what is to be opened")
+                raise InvalidName("(no name): give the name, the tagname or the file to open")
             name, exist_ok = f"mapping-{os.urandom(8).hex()}", False
         of_file = None if file is None else _place(name or tagname, file)
         self._name = name if tagname is None else tagname
         self._label = label = self._name or (of_file.name if of_file else "")
         self._is_tagged = tagname is not None
         if not (create or exist_ok):
-            raise ValueError(f"{label}: exist_ok=False makes something new, so create must not be False")
+            raise ValueError(f"{label}: exist_ok=False makes something new, so it needs create=True")
         if access not in _ACCESS:
-            raise ValueError(f"{label}: access is 'write', 'read' or 'copy', not {access!r}")
+            raise ValueError(f"{label}: access must be 'write', 'read' or 'copy', not {access!r}")
         self._access = _ACCESS[access]
         size, offset = operator.index(size), operator.index(offset)
         length = None if length is None else operator.index(length)
         if not 0 <= size <= _LARGEST_SIZE or not size and create and of_file is None:
             raise InvalidSize(
-                f"{label}: a mapping has at least 1 byte and at most 2**62, not {size}; "
-                "give a size, or create=False to open what is there"
+                f"{label}: the size must be from 1 to 2**62 bytes, not {size}; "
+                "use create=False to open memory with the size that it has"
             )
         place = None
         if tagname is not None:
@@ -179,7 +179,7 @@ class Mapping:
         try:
             there = self._memory.size()
             if size > there:
-                raise MappingTooSmall(f"{label}: there are {in_bytes(there)}, not {size}; ask for fewer")
+                raise MappingTooSmall(f"{label}: the memory has {in_bytes(there)}, not {size}; ask for fewer")
             self._size = size or there
             length = self._check_view(self._size, offset, length)
             self._view = self._memory.view(length, offset, self._access)
@@ -193,14 +193,14 @@ class Mapping:
         if offset % mmap.ALLOCATIONGRANULARITY:
             raise InvalidView(
                 f"{self._label}: offset {offset} is not a multiple of {mmap.ALLOCATIONGRANULARITY} "
-                "(mmap.ALLOCATIONGRANULARITY); begin at one and skip the rest"
+                "(mmap.ALLOCATIONGRANULARITY); use a smaller one that is, and skip the rest"
             )
         if length is None:
             length = size - offset
         if offset < 0 or length < 1 or offset + length > size:
             raise InvalidView(
-                f"{self._label}: a view of {in_bytes(length)} from {offset} on is not inside the {size} "
-                "that there are; move it there"
+                f"{self._label}: a view of {in_bytes(length)} at offset {offset} is not inside the mapping, "
+                f"which has {in_bytes(size)}; use another offset or length"
             )
         return length
 
@@ -248,7 +248,8 @@ class Mapping:
         length = there - offset if length is None else operator.index(length)
         if not 0 <= offset <= offset + length <= there:
             raise InvalidView(
-                f"{self._label}: {in_bytes(length)} from {offset} on are not inside the {there} of the view"
+                f"{self._label}: {in_bytes(length)} at offset {offset} are not inside the view, "
+                f"which has {in_bytes(there)}"
             )
         if length and self._access == mmap.ACCESS_WRITE:
             view.flush(offset, length)
@@ -318,7 +319,7 @@ class Mapping:
         return self._view
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError(f"{self._label}: a mapping is not pickled; give its name, and open that there")
+        raise TypeError(f"{self._label}: a mapping cannot be pickled; give its name, and open it there")
 
     def __enter__(self) -> Self:
         self._check_open()
@@ -355,7 +356,9 @@ def _place(name: str | None, file: str | bytes | os.PathLike[str] | HasFileno | 
         path = os.fsdecode(file)
         return Place(name or path, path)
     if not isinstance(file, int) and not hasattr(file, "fileno"):
-        raise TypeError(f"the file of a mapping is a path, a file or a descriptor, not {type(file).__name__}")
+        raise TypeError(
+            f"the file of a mapping must be a path, a file or a descriptor, not {type(file).__name__}"
+        )
     descriptor = file if isinstance(file, int) else file.fileno()
     known = getattr(file, "name", None)
     path = known if isinstance(known, str) else f"descriptor {descriptor}"

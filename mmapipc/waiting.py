@@ -90,7 +90,7 @@ class Bell:
             link.half.check_not_shut()
         if link.bells is None:
             raise io.UnsupportedOperation(
-                f"{link.name}: no bells are to be had for this channel; use poll() or mmapipc.wait()"
+                f"{link.name}: there are no bells for this channel; use poll() or mmapipc.wait()"
             )
         return link.bells
 
@@ -124,7 +124,7 @@ def wait(ends: Iterable[_T], timeout: float | None = None) -> list[_T]:
     for each, bell in zip(ends, bells):
         if bell is None:
             if not isinstance(each, int) and not hasattr(each, "fileno"):
-                raise TypeError(f"wait: {each!r} is no end, no descriptor or handle, and has none")
+                raise TypeError(f"wait: {each!r} is not an end of a channel, and has no descriptor or handle")
             others.append(each)
         else:
             bell._link.half.check_not_shut()

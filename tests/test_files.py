@@ -72,7 +72,7 @@ class Modes(FileTest):
 
     def test_what_is_refused(self) -> None:
         for mode in ("", "b", "t", "a", "ab", "x", "r+", "rb+", "w+b", "br", "rbt", "U", "rw"):
-            with self.assertRaisesRegex(ValueError, f"{self.name}: the mode is"):
+            with self.assertRaisesRegex(ValueError, f"{self.name}: the mode must be"):
                 mmapipc.open(self.name, mode)
         for mode in ("rb", "wb"):
             for option in ("encoding", "errors", "newline"):

@@ -721,7 +721,7 @@ class List(InspectionTest):
                 "del os.environ['MMAPIPC_DIR']\n"
                 f"sys.exit(main(['{command}', name]))\n".replace("'list', name", "'list'")
             )
-            told = "there is no directory for shared memory that can be written to; set MMAPIPC_DIR\n"
+            told = "no directory for shared memory is writable; set MMAPIPC_DIR to one that is\n"
             about = "list" if command == "list" else self.name
             self.assertEqual(child.end(), (1, b"", f"mmapipc: {about}: {told}"))
 

@@ -262,7 +262,7 @@ class Quietly(ChannelTest):
         self.assertEqual(receiver.end(), (0, b"ome", ""))
         self.assertEqual(sender.end(), (0, b"", ""))
         code, _, err = self.receive("-q", "--timeout", "0").end()
-        self.assertEqual((code, err), (4, f"mmapipc: {self.name}: no sender came for 0 s; start one or wait longer\n"))
+        self.assertEqual((code, err), (4, f"mmapipc: {self.name}: no sender came within 0 s; start one or wait longer\n"))
 
     def test_a_fault_of_ours_is_one_line_too(self):
         child = self.python(
@@ -298,7 +298,7 @@ class Quietly(ChannelTest):
         os.close(writing)
 
     def test_names_that_cannot_be(self):
-        for name, told in (("", r"\(no name\): a channel needs a name[^\n]*"), ("x" * 300, r"x{3,50}\.\.\.: [^\n]*200[^\n]*")):
+        for name, told in (("", r"\(no name\): the name must have[^\n]*"), ("x" * 300, r"x{3,50}\.\.\.: [^\n]*200[^\n]*")):
             for command in ("send", "receive", "inspect", "remove", "list", "map"):
                 code, out, err = self.start([*MMAPIPC, command, name]).end()
                 self.assertEqual((code, out), (2, b""))
@@ -507,7 +507,7 @@ class OnATerminal(TerminalTest):
         quiet = self.on_terminal('>"$0" 2>"$0"', "receive", self.name, *waits, "--quiet")
         self.name += "-other"
         piped = self.on_terminal('>"$0"', "receive", self.name, *waits)
-        told = "no sender came for 2.5 s; start one or wait longer"
+        told = "no sender came within 2.5 s; start one or wait longer"
         self.assertEqual(piped.end(), (4, b"", f"mmapipc: {self.name}: {told}\n"))
         self.assertEqual(quiet.end(), (4, b"", ""))
         self.assertRegex(self.until("\n"), rf"\Ammapipc: [^\n]*: {told}\r\n\Z")
