@@ -344,6 +344,8 @@ class Sender(_End):
         """Unsupported: this end writes."""
         raise io.UnsupportedOperation("read")
 
+    readall = readline = readlines = read  # type: ignore[assignment]
+
     def readinto(self, buffer: WriteableBuffer) -> int:
         """Unsupported: this end writes."""
         raise io.UnsupportedOperation("readinto")
