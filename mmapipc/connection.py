@@ -367,7 +367,7 @@ class Listener:
         self._lock = _thread.allocate_lock()
         self._reason = f"{name}: the listener is closed"
         self._invitations: introducing.Invitations | None = introducing.Invitations(
-            name, _room(capacity), max(1, operator.index(backlog)) + 1, self._timeout
+            name, _room(name, capacity), max(1, operator.index(backlog)) + 1, self._timeout
         )
         _open.add(self)
         _close_at_exit()
@@ -472,7 +472,7 @@ def Pipe(
     if not _swept:
         sweep_connections(_PIPE)  # what processes left that were killed before they used an end
         _swept = True
-    room, seconds = _room(capacity), checked_seconds("Pipe", timeout)
+    room, seconds = _room("Pipe", capacity), checked_seconds("Pipe", timeout)
     first, second = pairing.pipe(_PIPE, (room if duplex else room_for(0), room))
     return (
         Connection(first, writable=duplex, timeout=seconds),
@@ -510,10 +510,10 @@ def _name(address: object) -> str:
     return address
 
 
-def _room(capacity: int) -> int:
+def _room(name: str, capacity: int) -> int:
     capacity = operator.index(capacity)
     if not 1 <= capacity <= layout.LARGEST_CAPACITY // 2:
-        raise InvalidCapacity(f"the capacity must be from 1 to 2**61 bytes, not {capacity}")
+        raise InvalidCapacity(f"{name}: the capacity must be from 1 to 2**61 bytes, not {capacity}")
     return room_for(capacity)
 
 

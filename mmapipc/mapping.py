@@ -187,14 +187,14 @@ class Mapping:
         if offset % mmap.ALLOCATIONGRANULARITY:
             raise InvalidView(
                 f"{self._label}: offset {offset} is not a multiple of {mmap.ALLOCATIONGRANULARITY} "
-                "(mmap.ALLOCATIONGRANULARITY); use a smaller one that is, and skip the rest"
+                "(mmap.ALLOCATIONGRANULARITY); use the multiple below it"
             )
         if length is None:
             length = size - offset
         if offset < 0 or length < 1 or offset + length > size:
             raise InvalidView(
-                f"{self._label}: a view of {in_bytes(length)} at offset {offset} is not inside the mapping, "
-                f"which has {in_bytes(size)}; use another offset or length"
+                f"{self._label}: the view must have at least 1 byte and be inside the mapping of "
+                f"{in_bytes(size)}, not {in_bytes(length)} at offset {offset}"
             )
         return length
 
@@ -241,8 +241,8 @@ class Mapping:
         length = there - offset if length is None else operator.index(length)
         if not 0 <= offset <= offset + length <= there:
             raise InvalidView(
-                f"{self._label}: {in_bytes(length)} at offset {offset} are not inside the view, "
-                f"which has {in_bytes(there)}"
+                f"{self._label}: {in_bytes(length)} at offset {offset} cannot be flushed: "
+                f"the view has {in_bytes(there)}"
             )
         if length and self._access == mmap.ACCESS_WRITE:
             view.flush(offset, length)

@@ -26,6 +26,10 @@ from .link import SendingLink
 from .pairing import Pair
 from .waiting import CLOCK, Clock, until
 
+TYPE_CHECKING = False  # as in typing, which is slow to import
+if TYPE_CHECKING:
+    from .._system.contract import Claim
+
 _WORD = 8  # bytes
 # Stands in the header where a file has its owner: this memory is a board.
 _MARK = int.from_bytes(b"listener", "big")
@@ -37,6 +41,15 @@ class _Board(InMemory):
     """The memory of a listener's name."""
 
     owner = _MARK
+
+    def claim(self, role: str) -> Claim | None:
+        try:
+            return super().claim(role)
+        except RoleTaken:
+            raise RoleTaken(
+                f"{self.name}: the name is taken (pid {self.claiming.rival}); "
+                "end that process, or use another name"
+            ) from None
 
 
 class Invitations:

@@ -316,8 +316,8 @@ class SendingLink(Link):
         size = in_units(lost)
         undelivered = f"{size} {'was' if size.startswith('1 ') else 'were'} not delivered"
         if verdict is None:
-            there = "the receiver read nothing" if self.half.receivers else "no receiver came"
-            raise ChannelTimeout(f"{self.name}: {there} for {timeout:g} s; {undelivered}")
+            there = "the receiver read nothing for" if self.half.receivers else "no receiver came within"
+            raise ChannelTimeout(f"{self.name}: {there} {timeout:g} s; {undelivered}")
         if verdict is Verdict.LEFT:
             raise ReceiverLeft(f"{self.name}: the receiver left early; {undelivered}")
         if verdict is Verdict.GAVE_UP:

@@ -78,7 +78,7 @@ def other_backing(place: Place, file: bool) -> NameTaken:
 
 def there_already(place: Place) -> MappingExists:
     """The error for what was to be new."""
-    return MappingExists(f"{place.name}: already exists, and was to be new; use another one")
+    return MappingExists(f"{place.name}: it exists already, and was to be new; use another name or file")
 
 
 def join(encoded: str) -> str:
