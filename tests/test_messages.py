@@ -9,6 +9,7 @@ of the file, FOLDER that of its folder, PID a process, LONGEST the longest timeo
 import ast
 import asyncio
 import contextlib
+import gc
 import inspect
 import mmap
 import os
@@ -770,6 +771,7 @@ class Messages(ChannelTest):
 
     def check(self, rows: str) -> None:
         """Each row's code provokes its message."""
+        self.addCleanup(gc.collect)  # a closed connection keeps its descriptors until then
         for row in rows.strip().split("\n\n"):
             code, *messages = re.split(r"^(?:on Windows)?: ", row, flags=re.MULTILINE)
             wanted = messages[-1 if WINDOWS else 0].strip().replace("\n    ", " ")
