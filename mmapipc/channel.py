@@ -278,8 +278,8 @@ class Sender(_End):
 
     Raises InvalidName, InvalidCapacity, ValueError (timeout), RoleTaken (with the pid
     of the sender), ChannelTimeout, MemoryRefused, UnsafeMemory, LayoutError (also when
-    the file is of another kind; it is left as it is), and Undelivered when the file has
-    bytes that no receiver has acknowledged.
+    the file is of another kind; it is left as it is); Undelivered when the file has bytes
+    that no receiver has acknowledged; NoSuchMapping when its directory is missing.
 
     Thread-safety: one thread at a time; help(mmapipc.channel) says what others may do.
     """

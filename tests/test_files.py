@@ -191,9 +191,9 @@ class Ends(FileTest):
             writer, reader = self.pair(kind)
             for file in (writer, reader, self.raw(writer), self.raw(reader)):
                 for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
-                    with self.assertRaisesRegex(TypeError, "cannot be pickled"):
+                    with self.assertRaisesRegex(TypeError, "pickle"):
                         pickle.dumps(file, protocol)
-                with self.assertRaisesRegex(TypeError, "cannot be pickled"):
+                with self.assertRaisesRegex(TypeError, "pickle"):
                     copy.copy(file)
             writer.write(item)
             writer.flush()
