@@ -316,12 +316,12 @@ REFUSED = (
     (
         "send NAME FOLDER/file --timeout 100ms",
         4,
-        "mmapipc: NAME: no receiver came for 0.1 s; 5 bytes were not delivered",
+        "mmapipc: NAME: no receiver came within 0.1 s; 5 bytes were not delivered",
     ),
     (
         "receive NAME --timeout 100ms",
         4,
-        "mmapipc: NAME: no sender came for 0.1 s; start one or wait longer",
+        "mmapipc: NAME: no sender came within 0.1 s; start one or wait longer",
     ),
 )
 REFUSED_WHERE_NOBODY_IS = (
@@ -333,7 +333,7 @@ REFUSED_WHERE_NOBODY_IS = (
 
 # The same, where the test has a sender on the channel NAME, and no receiver.
 REFUSED_BESIDE_A_SENDER = (
-    ("send NAME", 1, "mmapipc: NAME: there is a sender already (pid PID); use another name or end it"),
+    ("send NAME", 1, "mmapipc: NAME: there is a sender already (pid PID); end that process, or use another name"),
     ("remove NAME", 1, "mmapipc: NAME: there is a sender (pid PID); end it first"),
     ("receive NAME -o FOLDER", 1, "mmapipc: NAME: FOLDER: Is a directory"),
 )
@@ -363,9 +363,9 @@ SUMMARY = """\
 "ended": "complete", "exit_code": 0, "error": null}
 """
 TIMED_OUT = """\
-mmapipc: NAME: no sender came for 0.1 s; start one or wait longer
+mmapipc: NAME: no sender came within 0.1 s; start one or wait longer
 {"channel": "NAME", "bytes": 0, "seconds": N, "rate": N, "digest": null, "ended": "timed out", \
-"exit_code": 4, "error": "NAME: no sender came for 0.1 s; start one or wait longer"}
+"exit_code": 4, "error": "NAME: no sender came within 0.1 s; start one or wait longer"}
 """
 
 
