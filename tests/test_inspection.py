@@ -741,7 +741,7 @@ class List(InspectionTest):
     @unittest.skipIf(WINDOWS, "POSIX only: names stay")
     def test_what_killed_processes_left(self):
         self.leftovers()
-        stale = f"\n{self.name}  stale        left by killed processes; mmapipc remove deletes it\n"
+        stale = f"\n{self.name}  stale        left by killed processes (mmapipc remove)\n"
         self.assertTrue(self.shown("list").endswith(stale))
         info = mmapipc.inspect(self.name)
         self.assertEqual((info.status, info.sender.state, info.receiver.state), ("stale", "died", "died"))
