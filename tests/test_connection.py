@@ -522,9 +522,11 @@ class Introducing(ConnectionTest):
         listener = self.listener()
         self.assertEqual(listener.address, self.name)
         self.assertIsNone(listener.last_accepted)
-        with self.assertRaises(FileExistsError):
+        with self.assertRaisesRegex(FileExistsError, rf"another listener .*\(pid {os.getpid()}\); use another"):
             connection.Listener(self.name)
         listener.close()
+        with self.both(), self.assertRaisesRegex(FileExistsError, rf"a sender already \(pid {os.getpid()}\)"):
+            connection.Listener(self.name)
         self.listener().close()
         with self.assertRaises(OSError):
             listener.accept()

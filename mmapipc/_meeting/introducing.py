@@ -13,6 +13,7 @@ to a new one after a second, and goes to another when it wakes.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 
@@ -64,7 +65,16 @@ class Invitations:
         self._pairs: list[Pair | None] = [None] * min(count, _LONGEST_BOARD)
         self._coming: dict[Pair, float] = {}  # those that were seen claimed, and since when
         self._link = SendingLink(_Board(name), timeout, clock)
-        rendezvous.open(rendezvous.Beginning(self._link, _WORD * len(self._pairs)))
+        try:
+            rendezvous.open(rendezvous.Beginning(self._link, _WORD * len(self._pairs)))
+        except RoleTaken:
+            with contextlib.suppress(LayoutError):  # it is a channel's, and the error says so
+                if _words(self._link.home) is not None:
+                    raise RoleTaken(
+                        f"{name}: another listener has this address (pid {self._link.home.claiming.rival}); "
+                        "use another address, or close that listener"
+                    ) from None
+            raise
         try:
             assert self._link.mapped is not None
             self._words = self._link.mapped.data.cast("Q")
@@ -189,14 +199,13 @@ def invited(name: str, timeout: float | None, clock: Clock = CLOCK) -> Pair:
     home = _Board(name)
     pair = until(lambda: _come(home, timeout, clock), timeout, clock)
     if pair is None:
-        if _words(home):
-            raise ChannelTimeout(f"{name}: the listener accepted nobody within {timeout:g} s; wait longer")
-        raise ChannelTimeout(f"{name}: no listener came within {timeout:g} s; start one or wait longer")
+        there = "there is no listener" if _words(home) is None else "the listener accepts nobody"
+        raise ChannelTimeout(f"{name}: {there} after {timeout:g} s; start one or wait longer")
     return pair
 
 
 def _come(home: _Board, timeout: float | None, clock: Clock) -> Pair | None:
-    words = _words(home)
+    words = _words(home) or []
     # Those who come together do not all try for the same one first.
     first = os.urandom(1)[0] % len(words) if words else 0
     for word in words[first:] + words[:first]:
@@ -231,20 +240,20 @@ def _enter(place: Place, timeout: float | None, clock: Clock) -> Pair | None:
         memory.close()
 
 
-def _words(home: _Board) -> list[int]:
-    """What the board says; nothing when there is no living listener."""
+def _words(home: _Board) -> list[int] | None:
+    """What the board says; None when there is no living listener.  LayoutError when it is no listener's."""
     if home.roles.holder(SENDER) is None:
-        return []
+        return None
     memory = home.observe()
     if memory is None:
-        return []
+        return None
     try:
         if not memory.has(layout.HEADER_SIZE):
-            return []
+            return None
         with memory.look(layout.HEADER_SIZE) as octets, octets.cast("Q") as words:
             header = states.load_header(words, home.name, home.order)
             if header is None or layout.load_sender_state(words, home.name) != layout.OPEN:
-                return []
+                return None
         if header.owner != _MARK:
             raise LayoutError(
                 f"{home.name}: the name belongs to a channel, not to a listener; "
