@@ -552,6 +552,18 @@ class Introducing(ConnectionTest):
         self.assertEqual(self.accepted(self.listener()).recv(), "hello")
         child.end()
 
+    def test_nobody_overtakes_a_client_again_and_again(self):
+        listener = self.listener()  # two may come before they are accepted
+        clients, order = [], []
+        for number in range(20):
+            while len(clients) < number + 2:
+                clients.append(connection.Client(self.name, timeout=DEADLINE))
+                self.addCleanup(clients[-1].close)
+                clients[-1].send(len(clients) - 1)
+            order.append(self.accepted(listener).recv())
+        for number in range(19):
+            self.assertIn(number, order[max(0, number - 1) : number + 2], order)
+
     def test_waits_end(self):
         with self.assertRaisesRegex(TimeoutError, "no listener came"):
             connection.Client(self.name, timeout=0.01)
@@ -597,7 +609,7 @@ class Introducing(ConnectionTest):
         listener = self.listener(timeout=None)
         waiting = Background(listener.accept)
         invitations = listener._invitations
-        eventually(lambda: invitations._pairs[0].incoming.waiter._thread, "it waits")
+        eventually(lambda: next(iter(invitations._pairs)).incoming.waiter._thread, "it waits")
         listener.close()
         with self.assertRaisesRegex(OSError, "closed"):
             waiting.result()

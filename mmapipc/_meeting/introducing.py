@@ -62,11 +62,14 @@ class Invitations:
         self.name = name
         self._capacity = capacity
         self._clock = clock
-        self._pairs: list[Pair | None] = [None] * min(count, _LONGEST_BOARD)
+        self._count = min(count, _LONGEST_BOARD)
+        # Those to which nobody has come yet, or who came was not accepted, and where the board has each.
+        # The oldest is the first: so nobody is overtaken again and again.
+        self._pairs: dict[Pair, int] = {}
         self._coming: dict[Pair, float] = {}  # those that were seen claimed, and since when
         self._link = SendingLink(_Board(name), timeout, clock)
         try:
-            rendezvous.open(rendezvous.Beginning(self._link, _WORD * len(self._pairs)))
+            rendezvous.open(rendezvous.Beginning(self._link, _WORD * self._count))
         except RoleTaken:
             with contextlib.suppress(LayoutError):  # it is a channel's, and the error says so
                 if _words(self._link.home) is not None:
@@ -86,9 +89,8 @@ class Invitations:
 
     def _invite(self) -> None:
         """Make connections where there are too few."""
-        for number, pair in enumerate(self._pairs):
-            if pair is None:
-                self._make(number)
+        for number in set(range(self._count)).difference(self._pairs.values()):
+            self._make(number)
 
     def _make(self, number: int) -> None:
         """Make a new connection, which the board tells of."""
@@ -107,12 +109,12 @@ class Invitations:
             pair.invites = True
             # Before the word, as `close` lets go of the words before it looks at the pairs: another thread
             # that closes either finds this one, or the word cannot be stored.
-            self._pairs[number] = pair
+            self._pairs[pair] = number
             # ORDER: all of that before the word.  Pairs with `invited`, which maps it after.
             self._link.home.order()
             self._words[number] = word
         except BaseException:
-            self._pairs[number] = None
+            self._pairs.pop(pair, None)
             pair.give_up()
             raise
         finally:
@@ -123,11 +125,11 @@ class Invitations:
         end = math.inf if timeout is None else self._clock.now() + timeout
         while True:
             self._invite()
-            waiting = {pair.incoming: pair for pair in self._pairs if pair is not None}
+            waiting = {pair.incoming: pair for pair in self._pairs}
             left = max(0.0, end - self._clock.now())
             news, _ = together.wait(list(waiting), (), min(left, _COMING), self._clock)
             if news:
-                pair = next(pair for link, pair in waiting.items() if link is news[0])
+                pair = waiting[news[0]]  # type: ignore[index]
                 self._withdraw(pair)
                 pair.invites = False
                 pair.unname_if_complete()
@@ -139,15 +141,14 @@ class Invitations:
                 )
 
     def _withdraw(self, pair: Pair) -> None:
-        number = self._pairs.index(pair)
-        self._words[number] = 0
-        self._pairs[number] = None
+        self._words[self._pairs[pair]] = 0
+        del self._pairs[pair]
         self._coming.pop(pair, None)
 
     def _withdraw_stopped(self) -> None:
         """Give up connections of which a client has claimed an end a while ago, and then stopped or died."""
         now = self._clock.now()
-        claimed = [pair for pair in self._pairs if pair is not None and pair.is_claimed()]
+        claimed = [pair for pair in self._pairs if pair.is_claimed()]
         self._coming = {pair: self._coming.get(pair, now) for pair in claimed}
         for pair, since in list(self._coming.items()):
             if now - since >= _COMING / 2 and not pair.has_come():
@@ -163,9 +164,8 @@ class Invitations:
 
     def dismiss(self, reason: str) -> None:
         """Let a thread that waits in `accept` raise ValueError."""
-        for pair in self._pairs:
-            if pair is not None:
-                pair.incoming.waiter.dismiss(reason)
+        for pair in list(self._pairs):
+            pair.incoming.waiter.dismiss(reason)
 
     def close(self) -> None:
         """Give the name back; who has come and was not accepted is told that this end gave up."""
@@ -174,17 +174,15 @@ class Invitations:
                 self._link.half.abort()
             if hasattr(self, "_words"):
                 self._words.release()
-            for pair in self._pairs:
-                if pair is not None:
-                    pair.give_up()
+            for pair in list(self._pairs):
+                pair.give_up()
         finally:
             self._link.leave(f"{self.name}: the listener is closed")
 
     def disown(self, reason: str) -> None:
         """In a forked child."""
         for pair in self._pairs:
-            if pair is not None:
-                pair.disown(reason)
+            pair.disown(reason)
         if hasattr(self, "_words"):
             self._words.release()
         self._link.disown(reason)
