@@ -73,12 +73,12 @@ class Connection:
 
     def __init__(
         self,
-        end: Kept | Pair,
+        kept: Kept | None,
         readable: bool = True,
         writable: bool = True,
         timeout: float | None = None,
     ) -> None:
-        self._kept = end if isinstance(end, Kept) else None
+        self._kept = kept
         self._pair: Pair | None = None
         self._readable = readable
         self._writable = writable
@@ -86,41 +86,37 @@ class Connection:
         self._reason = "the connection is closed"
         self._beginning = _thread.allocate_lock()
         _open.add(self)
-        if isinstance(end, Pair):
-            self._begin(end)
 
-    def _begin(self, pair: Pair) -> Pair:
+    def _begin(self, pair: Pair) -> None:
+        _close_at_exit()
         self._pair = pair
         self._kept = None
-        if self._writable:
-            self._put = pair.outgoing.half.put_message
-        if self._readable:
-            self._take = pair.incoming.half.take_message
-        _close_at_exit()
-        return pair
 
     def _used(self) -> Pair:
         """This end, in use by this process from now on.  Raises OSError if it is closed, or another's."""
         if self._pair is not None:
             return self._pair
         with self._beginning:
-            if self._pair is not None:  # another thread has just used it first
-                return self._pair
-            if self._kept is None:
-                raise OSError(self._reason)
-            return self._begin(self._kept.use(self._timeout))
+            if self._pair is None and self._kept is not None:  # or another thread has just used it first
+                self._kept.use(self._timeout, self._begin)
+            pair = self._pair
+        if pair is None:
+            raise OSError(self._reason)
+        return pair
 
     def _to_write(self) -> Callable[[bytes | memoryview, int], None]:
-        self._used()
-        if self._put is None:
+        pair = self._used()
+        if not self._writable:
             raise OSError("the connection is read-only")
-        return self._put
+        self._put = put = pair.outgoing.half.put_message
+        return put
 
     def _to_read(self) -> Callable[..., bytes | None]:
-        self._used()
-        if self._take is None:
+        pair = self._used()
+        if not self._readable:
             raise OSError("the connection is write-only, or had a message that was too long")
-        return self._take
+        self._take = take = pair.incoming.half.take_message
+        return take
 
     @property
     def closed(self) -> bool:
@@ -145,8 +141,9 @@ class Connection:
     @timeout.setter
     def timeout(self, timeout: float | None) -> None:
         self._timeout = seconds = checked_seconds("connection", timeout)
-        if self._pair is not None:
-            for link in self._pair.links:
+        pair = self._pair
+        if pair is not None:
+            for link in pair.links:
                 link.timeout = seconds
 
     @property
@@ -364,13 +361,15 @@ class Listener:
         name = _fresh_name() if address is None else _name(address)
         self._address = name
         self._timeout = checked_seconds(name, timeout)
-        self._lock = _thread.allocate_lock()
+        self._lock = _thread.RLock()
         self._reason = f"{name}: the listener is closed"
-        self._invitations: introducing.Invitations | None = introducing.Invitations(
-            name, _room(name, capacity), max(1, operator.index(backlog)) + 1, self._timeout
+        invitations = introducing.Invitations(
+            name, _room(capacity), max(1, operator.index(backlog)) + 1, self._timeout
         )
+        self._invitations: introducing.Invitations | None = invitations
         _open.add(self)
         _close_at_exit()
+        invitations.open()
 
     @property
     def address(self) -> str:
@@ -388,20 +387,21 @@ class Listener:
         Raises ChannelTimeout; OSError when the listener is closed; MemoryRefused when there is
         no memory for another connection.
         """
-        if not self._lock.acquire(timeout=-1 if self._timeout is None else self._timeout):
-            raise ChannelTimeout(f"{self._address}: another thread still accepts after {self._timeout:g} s")
+        connection = Connection(None, timeout=self._timeout)
         try:
+            if not self._lock.acquire(timeout=-1 if self._timeout is None else self._timeout):
+                raise ChannelTimeout(f"{self._address}: another thread accepts clients")
             invitations = self._opened()
             try:
-                pair = invitations.accept(self._timeout)
-            except ValueError:
+                invitations.accept(self._timeout, connection._begin)
+            except Exception:
                 self._opened()  # closed by another thread
                 raise
-            connection = Connection(pair, timeout=self._timeout)
             invitations.prepare()
             return connection
         finally:
-            self._lock.release()
+            if self._lock._is_owned():  # type: ignore[attr-defined]
+                self._lock.release()
 
     def _opened(self) -> introducing.Invitations:
         if self._invitations is None:
@@ -420,7 +420,7 @@ class Listener:
             invitations.close()
 
     def _disown(self) -> None:
-        self._lock = _thread.allocate_lock()  # that may be held by a thread that is not here
+        self._lock = _thread.RLock()  # that may be held by a thread that is not here
         invitations, self._invitations = self._invitations, None
         if invitations is not None:
             _open.discard(self)
@@ -452,7 +452,9 @@ def Client(
     _check_common(family, authkey)
     name = _name(address)
     seconds = checked_seconds(name, timeout)
-    return Connection(introducing.invited(name, seconds), timeout=seconds)
+    connection = Connection(None, timeout=seconds)
+    introducing.invited(name, seconds, connection._begin)
+    return connection
 
 
 def Pipe(

@@ -12,11 +12,18 @@ from unittest import mock
 
 import mmapipc
 from mmapipc import connection, inspection
+from mmapipc._meeting import introducing, pairing
 from mmapipc._ring import layout
 
 from .helpers import DEADLINE, PRELUDE, WINDOWS, Background, ChannelTest, eventually, noise
 
 CAPACITY = 4096
+# Those of a header that a process at the other end may have damaged.
+FIELDS = [
+    layout.MAGIC, layout.CAPACITY, layout.WRITE_SEQ, layout.READ_SEQ,
+    layout.SENDER_STATE, layout.SENDER_PID, layout.SENDER_CALLS,
+    layout.RECEIVER_STATE, layout.RECEIVER_PID, layout.RECEIVER_CALLS, layout.RECEIVERS,
+]  # fmt: skip
 # What a child of these tests has at hand.
 START = """
 from mmapipc import connection
@@ -297,6 +304,50 @@ class Lies(ConnectionTest):
         second = self.lie(8, 1 << 30)
         with self.assertRaisesRegex(mmapipc.errors.LayoutError, "write_seq"):
             second.recv_bytes()
+
+    def test_of_one_client_cost_the_next_nothing(self):
+        for field in FIELDS:
+            for ring in ("outgoing", "incoming"):
+                with self.subTest(field=field, ring=ring), self.listener() as listener:
+                    lying = connection.Client(self.name, timeout=DEADLINE)
+                    lying.send("a lie")
+                    getattr(lying._pair, ring).mapped.words[field] = 2**64 - 1
+                    with connection.Client(self.name, timeout=DEADLINE) as honest:
+                        honest.send("next")
+                        self.assertEqual(self.first_said(listener), "next")
+                    with contextlib.suppress(mmapipc.ChannelError):
+                        lying.close()
+                self.assertEqual(os.listdir(self.memory), [])
+
+    def first_said(self, listener):
+        """What the first client sends that does not lie; two that do may come before."""
+        for _ in range(3):
+            with contextlib.suppress(mmapipc.ChannelError, EOFError), listener.accept() as end:
+                said = end.recv()
+                if said != "a lie":
+                    return said
+        self.fail("nobody can")
+
+    def test_of_clients_that_died_before_they_had_come_cost_the_next_nothing(self):
+        for field in FIELDS:
+            for ring in ("outgoing", "incoming"):
+                with self.subTest(field=field, ring=ring), mock.patch.object(introducing, "_COMING", 0.02):
+                    with self.listener() as listener:
+                        for pair in listener._invitations._pairs:
+                            getattr(pair, ring).mapped.words[field] = 2**64 - 1
+                        said = []
+
+                        def come(said=said):
+                            while not said:
+                                with contextlib.suppress(mmapipc.ChannelError):
+                                    with connection.Client(self.name, timeout=0.1) as honest:
+                                        honest.send("next")
+
+                        coming = Background(come)
+                        said.append(self.first_said(listener))
+                        coming.result()
+                        self.assertEqual(said, ["next"])
+                    self.assertEqual(os.listdir(self.memory), [])
 
     def test_about_the_memory_of_a_connection(self):
         first, second = connection.Pipe(capacity=CAPACITY)
@@ -702,6 +753,66 @@ for thread in threads: thread.join()
         self.assertEqual(slow.recv_bytes(), bytes(1 << 20))
 
 
+    def slow_clients(self):
+        """Clients that stop on the way until they are fed, as many as the board of a listener has room for."""
+        code = """
+attach = states.attach
+def slow(*arguments):
+    say('there')
+    sys.stdin.readline()
+    attach(*arguments)
+states.attach = slow
+with connection.Client(name, timeout=DEADLINE) as c:
+    say('came')
+    c.send('slow')
+    assert c.recv() == 'welcome'
+"""
+        clients = [self.child(code) for _ in range(2)]
+        for each in clients:
+            self.assertEqual(each.line(), "there")
+        return clients
+
+    def test_a_client_that_stops_on_the_way_and_comes_late_is_accepted(self):
+        listener = self.listener()
+        slow = self.slow_clients()
+        still = list(slow)
+        give_up = pairing.Pair.give_up
+
+        def go_on(pair=None):
+            while still:
+                child = still.pop()
+                child.feed(b"\n")
+                self.assertEqual(child.line(), "came")
+            if pair is not None:
+                give_up(pair)
+
+        with mock.patch.object(pairing.Pair, "give_up", go_on):
+            self.client("c.send('next')")
+            self.assertEqual(self.accepted(listener).recv(), "next")
+        go_on()
+        for _ in slow:
+            end = self.accepted(listener)
+            self.assertEqual(end.recv(), "slow")
+            end.send("welcome")
+        for each in slow:
+            self.assertEqual(each.end()[0], 0)
+
+    def test_what_a_client_leaves_that_stops_on_the_way_and_dies_is_removed(self):
+        listener = self.listener(timeout=0.05)
+        connections = listener._invitations._pairs
+        with mock.patch.object(introducing, "_COMING", 0.05):
+            slow = self.slow_clients()
+            for child, count in ((None, 4), (slow[0], 3), (slow[1], 2)):
+                if child is not None:
+                    child.kill()
+
+                def enough(count=count):
+                    with contextlib.suppress(TimeoutError):
+                        self.fail(listener.accept())
+                    return len(connections) == count
+
+                eventually(enough, f"there are {count} connections")
+
     @unittest.skipIf(WINDOWS, "POSIX only: SIGSTOP")
     def test_clients_that_stop_hold_nobody_up_who_accepts_with_a_short_timeout(self):
         listener = self.listener(timeout=0.05)
@@ -908,7 +1019,8 @@ class Forks(ConnectionTest):
     def test_a_listener_in_which_a_thread_waits_stays_the_parents(self):
         listener = self.listener()
         waiting = Background(listener.accept)
-        eventually(listener._lock.locked, "it waits")
+        invitations = listener._invitations
+        eventually(lambda: next(iter(invitations._pairs)).incoming.waiter._thread, "it waits")
         self.assertRegex(self.in_child(listener.accept), "OSError.*forked")
         self.client("pass").end()
         waiting.result().close()

@@ -7,8 +7,9 @@ these connections (the kernel gives it to one of those who try), and is introduc
 it may send, close and end before the listener has noticed.
 
 So nobody waits for long for a client that stops or dies on the way.  One that dies
-before it has come leaves the connection to the next; one that is stopped loses it
-to a new one after a second, and goes to another when it wakes.
+before it has come leaves the connection to the next; in the place of one that is
+stopped there is a new one after a second, and it is accepted all the same when it
+comes.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from .waiting import CLOCK, Clock, until
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
-    from .._system.contract import Claim
+    from collections.abc import Callable
 
 _WORD = 8  # bytes
 # Stands in the header where a file has its owner: this memory is a board.
@@ -63,32 +64,39 @@ class Invitations:
         self._capacity = capacity
         self._clock = clock
         self._count = min(count, _LONGEST_BOARD)
-        # Those to which nobody has come yet, or who came was not accepted, and where the board has each.
+        # Those to which nobody has come yet, or who came was not accepted; and where the board has each.
         # The oldest is the first: so nobody is overtaken again and again.
-        self._pairs: dict[Pair, int] = {}
+        self._pairs: dict[Pair, int | None] = {}
         self._coming: dict[Pair, float] = {}  # those that were seen claimed, and since when
-        self._link = SendingLink(_Board(name), timeout, clock)
+        self._board = _Board(name)
+        self._link = SendingLink(self._board, timeout, clock)
+
+    def open(self) -> None:
+        """Take the name.  Raises RoleTaken, and what a sender raises."""
         try:
             rendezvous.open(rendezvous.Beginning(self._link, _WORD * self._count))
+            assert self._link.mapped is not None
+            self._words = self._link.mapped.data.cast("Q")
+            sweep_connections(self.name)
+            self._invite()
         except RoleTaken:
             with contextlib.suppress(LayoutError):  # it is a channel's, and the error says so
-                if _words(self._link.home) is not None:
+                if _words(self._board) is not None:
+                    pid = self._board.claiming.rival
                     raise RoleTaken(
-                        f"{name}: another listener has this address (pid {self._link.home.claiming.rival}); "
+                        f"{self.name}: another listener has this address (pid {pid}); "
                         "use another address, or close that listener"
                     ) from None
             raise
-        try:
-            assert self._link.mapped is not None
-            self._words = self._link.mapped.data.cast("Q")
-            sweep_connections(name)
-            self._invite()
         except BaseException:
             self.close()
             raise
 
     def _invite(self) -> None:
         """Make connections where there are too few."""
+        for pair in list(self._pairs):
+            if pair.claim is None:  # an exception came as it was handed over, or dropped
+                self._forget(pair)
         for number in set(range(self._count)).difference(self._pairs.values()):
             self._make(number)
 
@@ -96,8 +104,7 @@ class Invitations:
         """Make a new connection, which the board tells of."""
         word = int.from_bytes(os.urandom(_WORD), "little") | 1
         place = _place(self.name, word)
-        claim = Claiming(system.channel_roles(place)).attempt(SENDER)
-        assert claim is not None  # nobody else has the name
+        claim = pairing.claimed(place, SENDER)
         pair = Pair(place, SENDER, self._link.timeout, self._clock)
         try:
             memory = pairing.make(place, (self._capacity, self._capacity))
@@ -105,7 +112,8 @@ class Invitations:
             claim.release()
             raise
         try:
-            pair.enter(memory, claim)
+            if not pair.enter(memory, claim):
+                raise layout.damaged(self.name, "somebody has come to a connection that nobody was told of")
             pair.invites = True
             # Before the word, as `close` lets go of the words before it looks at the pairs: another thread
             # that closes either finds this one, or the word cannot be stored.
@@ -120,40 +128,84 @@ class Invitations:
         finally:
             memory.close()
 
-    def accept(self, timeout: float | None) -> Pair:
-        """The end of a connection to which a client has come.  Raises ChannelTimeout, MemoryRefused."""
+    def accept(self, timeout: float | None, own: Callable[[Pair], object]) -> None:
+        """Let `own` have the end of a connection to which a client has come.  Raises ChannelTimeout, MemoryRefused."""
         end = math.inf if timeout is None else self._clock.now() + timeout
         while True:
             self._invite()
-            waiting = {pair.incoming: pair for pair in self._pairs}
+            waiting = {pair.incoming: pair for pair in list(self._pairs)}
             left = max(0.0, end - self._clock.now())
             news, _ = together.wait(list(waiting), (), min(left, _COMING), self._clock)
-            if news:
-                pair = waiting[news[0]]  # type: ignore[index]
-                self._withdraw(pair)
-                pair.invites = False
-                pair.unname_if_complete()
-                return pair
-            self._withdraw_stopped()
-            if left <= _COMING:
-                raise ChannelTimeout(
-                    f"{self.name}: no client came within {timeout:g} s; start one or wait longer"
-                )
+            for pair in (waiting[link] for link in news):  # type: ignore[index]
+                try:
+                    pair.unname_if_complete()
+                except LayoutError:
+                    self._drop(pair)
+                else:
+                    self._hand_over(pair, own)
+                    return
+            if not news:
+                self._look_around()
+                if left <= _COMING:
+                    raise ChannelTimeout(f"{self.name}: no client came for {timeout:g} s")
+
+    def _hand_over(self, pair: Pair, own: Callable[[Pair], object]) -> None:
+        try:
+            self._forget(pair)
+            pair.invites = False
+            own(pair)
+        except KeyError:
+            raise ValueError(f"{self.name}: another thread has closed the listener") from None
+        except BaseException:
+            pair.give_up()
+            raise
 
     def _withdraw(self, pair: Pair) -> None:
-        self._words[self._pairs[pair]] = 0
-        del self._pairs[pair]
-        self._coming.pop(pair, None)
+        """Take it off the board."""
+        number = self._pairs[pair]
+        if number is not None:
+            self._words[number] = 0
+            self._pairs[pair] = None
 
-    def _withdraw_stopped(self) -> None:
-        """Give up connections of which a client has claimed an end a while ago, and then stopped or died."""
+    def _forget(self, pair: Pair) -> None:
+        self._withdraw(pair)
+        self._coming.pop(pair, None)
+        del self._pairs[pair]
+
+    def _drop(self, pair: Pair) -> None:
+        """Give one up whose memory is damaged."""
+        pair.give_up()
+        self._forget(pair)
+
+    def _look_around(self) -> None:
+        """Make room on the board for those who can come: take off what stopped, dead or lying clients block."""
         now = self._clock.now()
-        claimed = [pair for pair in self._pairs if pair.is_claimed()]
-        self._coming = {pair: self._coming.get(pair, now) for pair in claimed}
-        for pair, since in list(self._coming.items()):
-            if now - since >= _COMING / 2 and not pair.has_come():
-                self._withdraw(pair)
-                pair.give_up()
+        for pair, number in list(self._pairs.items()):
+            try:
+                pair.check()
+                if pair.has_come():
+                    continue  # there is news
+                if number is None:
+                    self._give_up_if_deserted(pair)
+                elif not pair.is_claimed():
+                    self._coming.pop(pair, None)
+                elif now - self._coming.setdefault(pair, now) >= _COMING / 2:
+                    # It may come still, and is accepted then.
+                    self._withdraw(pair)
+            except LayoutError:
+                self._drop(pair)
+
+    def _give_up_if_deserted(self, pair: Pair) -> None:
+        """Give up one that is off the board, if who was about to come is gone."""
+        claim = None
+        with contextlib.suppress(RoleTaken):
+            claim = Claiming(system.channel_roles(pair.place)).attempt(RECEIVER)
+        if claim is not None:  # so nobody else can come any more
+            try:
+                if not pair.has_come():
+                    self._drop(pair)
+            finally:
+                claim.release()
 
     def prepare(self) -> None:
         """Let the next client come, if there is room for it now; `accept` says if there is not."""
@@ -175,7 +227,14 @@ class Invitations:
             if hasattr(self, "_words"):
                 self._words.release()
             for pair in list(self._pairs):
-                pair.give_up()
+                try:
+                    del self._pairs[pair]
+                    pair.give_up()
+                except KeyError:  # a thread that accepts has just taken it
+                    pass
+                except BaseException:  # of a signal handler, perhaps between the two
+                    pair.give_up()
+                    raise
         finally:
             self._link.leave(f"{self.name}: the listener is closed")
 
@@ -192,48 +251,52 @@ def _place(name: str, word: int) -> Place:
     return Place(name, system.place(name).of(f"{word:016x}"))
 
 
-def invited(name: str, timeout: float | None, clock: Clock = CLOCK) -> Pair:
-    """The other end of a connection of the listener of that name.  Raises ChannelTimeout, LayoutError."""
+def invited(
+    name: str, timeout: float | None, own: Callable[[Pair], object], clock: Clock = CLOCK
+) -> None:
+    """Come to the listener of that name.  Raises ChannelTimeout, LayoutError.
+
+    `own` is given each end that may become this client's, before it does; the last of them is it.
+    """
     home = _Board(name)
-    pair = until(lambda: _come(home, timeout, clock), timeout, clock)
-    if pair is None:
+    if not until(lambda: _come(home, timeout, own, clock), timeout, clock):
         there = "there is no listener" if _words(home) is None else "the listener accepts nobody"
         raise ChannelTimeout(f"{name}: {there} after {timeout:g} s; start one or wait longer")
-    return pair
 
 
-def _come(home: _Board, timeout: float | None, clock: Clock) -> Pair | None:
+def _come(home: _Board, timeout: float | None, own: Callable[[Pair], object], clock: Clock) -> bool | None:
     words = _words(home) or []
     # Those who come together do not all try for the same one first.
     first = os.urandom(1)[0] % len(words) if words else 0
     for word in words[first:] + words[:first]:
-        pair = _enter(_place(home.name, word), timeout, clock)
-        if pair is not None:
-            return pair
+        if _enter(_place(home.name, word), timeout, own, clock):
+            return True
     return None
 
 
-def _enter(place: Place, timeout: float | None, clock: Clock) -> Pair | None:
-    """The end at that place; None when another client has it, or it is gone."""
+def _enter(place: Place, timeout: float | None, own: Callable[[Pair], object], clock: Clock) -> bool:
+    """Become the end at that place; False when another client has it, or it is gone or damaged."""
     memory = system.open_existing(place)
     if memory is None:
-        return None
+        return False
     try:
         try:
             claim = Claiming(system.channel_roles(place)).attempt(RECEIVER)
         except RoleTaken:
-            return None
+            return False
         if claim is None:
-            return None
+            return False
         pair = Pair(place, RECEIVER, timeout, clock)
-        if not pair.enter(memory, claim):
-            return None
-        # The listener may sleep.
-        pair.outgoing.hail()
-        if not pair.is_wanted():
-            pair.give_up()  # it was withdrawn meanwhile
-            return None
-        return pair
+        own(pair)
+        wanted = False
+        with contextlib.suppress(LayoutError):  # the listener makes another
+            if pair.enter(memory, claim):
+                pair.outgoing.hail()  # the listener may sleep
+                # Or it has closed, or was killed, while this process was stopped.
+                wanted = pair.is_wanted() and pair.peer_lives()
+        if not wanted:
+            pair.give_up()
+        return wanted
     finally:
         memory.close()
 

@@ -25,6 +25,7 @@ from .._system.claims import Claiming
 from ..errors import (
     ChannelError,
     ChannelTimeout,
+    LayoutError,
     ReceiverGone,
     ReceiverLeft,
     RoleTaken,
@@ -38,19 +39,26 @@ from .waiting import CLOCK, Clock, until
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
     import mmap
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from .._system.contract import Bells, Claim, Keep, Memory
 
 ROLES = (SENDER, RECEIVER)  # of the end that sends in the first ring, in the second
 _PAGE = layout.HEADER_SIZE
-_TAKING = 5.0  # seconds that others may tidy up, or look, at what this end wants to take
 
 
 def _starts(capacities: Sequence[int]) -> tuple[int, int, int]:
     """Where the first ring's header is, where the second's, and where the memory ends."""
     second = -(-(_PAGE + capacities[0]) // _PAGE) * _PAGE
     return 0, second, second + _PAGE + capacities[1]
+
+
+def claimed(place: Place, role: str) -> Claim:
+    """The role of an end, also if others tidy up, or look, just now.  Raises RoleTaken, MemoryRefused."""
+    claiming = Claiming(system.channel_roles(place))
+    claim = until(lambda: claiming.attempt(role), None, CLOCK)
+    assert claim is not None
+    return claim
 
 
 def make(place: Place, capacities: Sequence[int]) -> Memory:
@@ -158,7 +166,12 @@ class Incoming(ReceivingLink):
         return self.pair.lives_for(self)
 
     def has_news(self, probe: bool) -> bool:
-        return self.pair.has_come() if self.pair.invites else super().has_news(probe)
+        if not self.pair.invites:
+            return super().has_news(probe)
+        try:
+            return self.pair.has_come()
+        except LayoutError:  # who accepts meets it again
+            return True
 
     def raise_unless_fine(self, verdict: Verdict | None, timeout: float | None) -> None:
         if verdict in (Verdict.READY, Verdict.END):
@@ -268,6 +281,20 @@ class Pair(Home):
         assert self.incoming.mapped is not None
         return layout.load_sender_state(self.incoming.mapped.words, self.name) != layout.ABORTED
 
+    def check(self) -> None:
+        """LayoutError when the memory is not one that the other end could become a part of."""
+        for link in self.links:
+            assert link.mapped is not None
+            words, capacity = link.mapped.words, link.half.capacity
+            header = states.load_header(words, self.name, self.order)
+            if header is None or header.capacity != capacity:
+                raise layout.damaged(self.name, "no connection")
+            layout.load_sequences(words, capacity, self.name)
+            layout.load_sender_state(words, self.name)
+            layout.load_receiver_state(words, self.name)
+            layout.load_receivers(words, self.name)
+            layout.load_pids(words, self.name)
+
     def unname_if_complete(self) -> None:
         """Take the names away if both ends have come."""
         if self.has_come():
@@ -367,17 +394,13 @@ class Kept:
     def __reduce__(self) -> tuple[object, ...]:
         return _restored, (self.place.name, self.place.location, self.role, self.keep)
 
-    def use(self, timeout: float | None) -> Pair:
-        """The end, for this process alone from now on.  Raises RoleTaken when another process was first."""
+    def use(self, timeout: float | None, own: Callable[[Pair], object]) -> None:
+        """Let `own` have the end, for this process alone.  Raises RoleTaken when another process was first."""
         place = self.place
-        roles = system.channel_roles(place)
-        claiming = Claiming(roles)
         try:
-            claim = until(lambda: claiming.attempt(self.role), _TAKING, CLOCK)
+            claim = claimed(place, self.role)
         except RoleTaken:
             raise self._taken() from None
-        if claim is None:
-            raise self._taken()
         pair = Pair(place, self.role, timeout)
         try:
             memory = system.open_existing(place)
@@ -390,10 +413,14 @@ class Kept:
         try:
             if not pair.enter(memory, claim):
                 raise self._taken()
+            own(pair)
+        except BaseException:
+            if pair.claim is not None:  # of a signal handler: it is in use all the same
+                own(pair)
+            raise
         finally:
             memory.close()
         self.let_go()
-        return pair
 
     def _taken(self) -> RoleTaken:
         return RoleTaken(
@@ -415,7 +442,7 @@ class Kept:
         roles = system.channel_roles(self.place)
         with contextlib.suppress(ChannelError):
             if roles.exists() and not roles.is_kept(self.role):
-                self.use(None).close()
+                self.use(None, Pair.close)
 
 
 def _restored(name: str, location: str, role: str, keep: Keep) -> Kept:
