@@ -41,9 +41,9 @@ import sys
 import weakref
 
 from ._meeting import introducing, pairing
-from ._meeting.homes import sweep_connections
+from ._meeting.homes import sweep_connections, sweep_listeners
 from ._meeting.pairing import Kept, Pair
-from ._meeting.waiting import checked_seconds
+from ._meeting.waiting import CLOCK, checked_seconds
 from ._ring import layout
 from ._ring.messages import TooLong, room_for
 from .errors import ChannelTimeout, InvalidCapacity
@@ -60,7 +60,8 @@ if TYPE_CHECKING:
 __all__ = ["Client", "Connection", "Listener", "Pipe", "wait"]
 
 DEFAULT_CAPACITY = 1 << 16  # bytes
-_PIPE = "pipe"
+_MADE_UP = "listener-"  # begins the names of listeners that were given none
+_SWEEPS = 10.0  # seconds between two looks for what killed processes have left
 _FAMILIES = (None, "AF_UNIX", "AF_PIPE")
 _numbers = itertools.count(1)
 
@@ -470,19 +471,25 @@ def Pipe(
     `capacity`, in bytes, and `timeout`, in seconds, are as for `Listener`.  Raises
     InvalidCapacity, MemoryRefused, ValueError (timeout).
     """
-    global _swept
-    if not _swept:
-        sweep_connections(_PIPE)  # what processes left that were killed before they used an end
-        _swept = True
-    room, seconds = _room("Pipe", capacity), checked_seconds("Pipe", timeout)
-    first, second = pairing.pipe(_PIPE, (room if duplex else room_for(0), room))
+    _sweep()
+    room, seconds = _room(capacity), checked_seconds("Pipe", timeout)
+    first, second = pairing.pipe((room if duplex else room_for(0), room))
     return (
         Connection(first, writable=duplex, timeout=seconds),
         Connection(second, readable=duplex, timeout=seconds),
     )
 
 
-_swept = False
+_next_sweep = 0.0
+
+
+def _sweep() -> None:
+    """Before an address is made up: remove what killed processes have left at others, which nobody will use again."""
+    global _next_sweep
+    if CLOCK.now() >= _next_sweep:
+        _next_sweep = CLOCK.now() + _SWEEPS
+        sweep_connections(pairing.pipes())
+        sweep_listeners(_MADE_UP)
 
 
 def _part(buf: ReadableBuffer, offset: int, size: int | None) -> tuple[memoryview, int]:
@@ -503,7 +510,8 @@ def _part(buf: ReadableBuffer, offset: int, size: int | None) -> tuple[memoryvie
 
 
 def _fresh_name() -> str:
-    return f"listener-{os.getpid()}-{next(_numbers)}-{os.urandom(4).hex()}"
+    _sweep()
+    return f"{_MADE_UP}{os.getpid()}-{next(_numbers)}-{os.urandom(8).hex()}"
 
 
 def _name(address: object) -> str:

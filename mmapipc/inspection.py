@@ -309,7 +309,7 @@ def remove(name: str) -> None:
     where = InMemory(name)
     if not where.exists() and not where.roles.parts():
         raise NoChannel(f"{name}: there is no channel of that name")
-    sweep_connections(name)
+    sweep_connections(where.place)
     foreign = None
     try:
         _check_version(where)

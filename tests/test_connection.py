@@ -540,14 +540,36 @@ class UnusedEnds(ConnectionTest):
         with self.assertRaisesRegex(ConnectionResetError, "never used"):
             first.recv()
 
-    def test_what_killed_processes_leave_the_next_pipe_removes(self):
-        child = self.child("ends = connection.Pipe(); say('there'); sys.stdin.read()")
-        self.assertEqual(child.line(), "there")
-        child.kill()
-        with mock.patch.object(connection, "_swept", False):
-            for end in self.pipe():
-                end.close()
-        self.assertEqual(os.listdir(self.memory), [])
+    def test_what_killed_processes_leave_at_names_that_were_made_up_the_next_removes(self):
+        for makes in (lambda: connection.Pipe()[0], connection.Listener):
+            child = self.child("""
+ends = connection.Pipe()
+listener = connection.Listener()
+say(listener.address)
+sys.stdin.read()
+""")
+            address = child.line()
+            client = self.child(f"c = connection.Client({address!r}); say('there'); sys.stdin.read()")
+            self.assertEqual(client.line(), "there")
+            child.kill()
+            with mock.patch.object(connection, "_next_sweep", 0):
+                makes().close()  # and leaves alone what the client has
+            client.kill()
+            with mock.patch.object(connection, "_next_sweep", 0):
+                makes().close()
+            self.assertEqual(os.listdir(self.memory), [])
+
+    def test_a_name_of_the_users_is_never_that_of_a_pipe(self):
+        ends = self.pipe()
+        with self.assertRaises(mmapipc.errors.NoChannel):
+            inspection.remove("pipe")
+        with connection.Listener("pipe", timeout=DEADLINE) as listener:
+            with connection.Client("pipe", timeout=DEADLINE), listener.accept():
+                pass
+        with self.assertRaises(mmapipc.errors.NoChannel):
+            inspection.remove("pipe")
+        ends[0].send(1)
+        self.assertEqual(ends[1].recv(), 1)
 
 
 class Introducing(ConnectionTest):

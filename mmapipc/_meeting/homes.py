@@ -158,12 +158,25 @@ class InMemory(Home):
         self.roles.sweep()
 
 
-def sweep_connections(name: str) -> None:
-    """Remove what killed processes have left of connections that were begun under that name."""
+def sweep_connections(place: Place) -> None:
+    """Remove what killed processes have left of connections that were begun at that place."""
     with contextlib.suppress(ChannelError, OSError):
-        for part in system.channel_roles(system.place(name)).parts():
+        for part in system.channel_roles(place).parts():
             with contextlib.suppress(ChannelError, OSError):
                 system.channel_roles(part).sweep()
+
+
+def sweep_listeners(beginning: str) -> None:
+    """Remove what killed listeners have left whose names begin so, and their connections."""
+    with contextlib.suppress(ChannelError):  # where the system does not tell names, nothing is left
+        for name in system.channels():
+            if name.startswith(beginning):
+                place = system.place(name)
+                sweep_connections(place)
+                roles = system.channel_roles(place)
+                with contextlib.suppress(ChannelError, OSError):
+                    if not roles.parts():  # by the name they can be found later
+                        roles.sweep()
 
 
 class InFile(Home):

@@ -77,7 +77,7 @@ class Invitations:
             rendezvous.open(rendezvous.Beginning(self._link, _WORD * self._count))
             assert self._link.mapped is not None
             self._words = self._link.mapped.data.cast("Q")
-            sweep_connections(self.name)
+            sweep_connections(self._board.place)
             self._invite()
         except RoleTaken:
             with contextlib.suppress(LayoutError):  # it is a channel's, and the error says so

@@ -449,15 +449,16 @@ def _restored(name: str, location: str, role: str, keep: Keep) -> Kept:
     return Kept(Place(name, location), role, keep)
 
 
-def connection_place(name: str) -> Place:
-    """A place that nobody has, for a connection of that name."""
-    place = system.place(name)
-    return Place(name, place.of(os.urandom(8).hex()))
+def pipes() -> Place:
+    """What the places of all pipes begin with.  No channel or listener has it, as `+` is in no encoded name."""
+    place = system.place("pipe")
+    return Place(place.name, place.of(""))
 
 
-def pipe(name: str, capacities: Sequence[int]) -> tuple[Kept, Kept]:
+def pipe(capacities: Sequence[int]) -> tuple[Kept, Kept]:
     """Both ends of a new connection, which anybody may use who gets them."""
-    place = connection_place(name)
+    beginning = pipes()
+    place = Place(beginning.name, beginning.of(os.urandom(8).hex()))
     roles = system.channel_roles(place)
     kept: list[Kept] = []
     try:

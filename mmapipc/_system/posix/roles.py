@@ -8,6 +8,7 @@ A channel in memory has a file for this alone, which stays empty:
       +receiver-bell
     mmapipc.UID.+DEVICE.INODE+...       the same two of a ring in a file
     mmapipc.UID.NAME+ID, ...            a connection: memory, roles and bells until both ends have them open
+    mmapipc.UID.pipe++ID, ...           the same of `Pipe`
 
 (`+` never appears in an encoded name.)  A ring in a file of the user's has the
 locks on that file itself, by whatever path it is reached.
@@ -216,12 +217,8 @@ class Roles:
             entries = os.listdir(folder)
         except OSError:
             return []
-        found = [entry.rpartition("+") for entry in entries if entry.startswith(f"{own}+")]
-        return [
-            Place(self.place.name, os.path.join(folder, part))
-            for part, _, what in found
-            if what == "roles" and part != own
-        ]
+        found = [entry[len(own) + 1 :].split("+") for entry in entries if entry.startswith(f"{own}+")]
+        return [Place(self.place.name, self.place.of(part)) for part, *what in found if what == ["roles"]]
 
     def exists(self) -> bool:
         """Whether there is anything of the channel: the memory, or the roles' file."""

@@ -6,6 +6,7 @@
     mmapipc-file.SERIAL.INDEX+sender, +receiver, ...  the same of the ring in a file
     ...+lock                                          the mutex of a mapping, see `guards`
     mmapipc.NAME+ID, ...+sender, ...                  a connection
+    mmapipc.pipe++ID, ...+sender, ...                 the same of `Pipe`
     ...+sender-kept, +receiver-kept                   exist while an end is kept for whoever will use it
 
 with the `Global\\` or `Local\\` that the name began with in front.  (`+` is in no
