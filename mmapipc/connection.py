@@ -241,10 +241,10 @@ class Connection:
                 raise TypeError("the buffer must be writable and in one piece")
             if not 0 <= offset <= given.nbytes:
                 raise ValueError("negative offset" if offset < 0 else "offset too large")
-            data = self._received()
-            if offset + len(data) > given.nbytes:
-                raise _too_short(data)
-            with given.cast("B") as octets:
+            with given.cast("B") as octets:  # not every buffer can be, so before anything is taken
+                data = self._received()
+                if offset + len(data) > len(octets):
+                    raise _too_short(data)
                 octets[offset : offset + len(data)] = data
         return len(data)
 
@@ -277,14 +277,17 @@ class Connection:
         If this is an end of `Pipe()` that was never used, and another process has a copy of
         it, only this copy is closed, and the other end gets nothing.
         """
-        kept, self._kept = self._kept, None
-        pair, self._pair = self._pair, None
-        self._put = self._take = None
-        _open.discard(self)
-        if kept is not None:
-            kept.close()
-        if pair is not None:
-            pair.close()
+        ends = [end for end in (self._kept, self._pair) if end is not None]
+        try:
+            self._kept = self._pair = self._put = self._take = None
+            _open.discard(self)
+            for end in ends:
+                end.close()
+        except BaseException:  # of a signal handler, perhaps: none may stay behind
+            self._kept = self._pair = self._put = self._take = None
+            for end in ends:
+                end.close()
+            raise
 
     def _disown(self) -> None:
         """In a forked child: an end that its parent uses is closed here without a word; others are copied."""
@@ -410,15 +413,17 @@ class Listener:
         return self._invitations
 
     def close(self) -> None:
-        """Stop accepting, and give the name back.
-
-        Clients that were not accepted get an error.  Connections stay open.
-        """
-        invitations, self._invitations = self._invitations, None
+        """Accept nobody any more, and give the name back; clients not yet accepted are told.  Connections go on."""
+        invitations = self._invitations
         if invitations is not None:
-            _open.discard(self)
-            invitations.dismiss(self._reason)
-            invitations.close()
+            try:
+                self._invitations = None
+                _open.discard(self)
+                invitations.close(self._reason)
+            except BaseException:  # of a signal handler, perhaps: it must not stay behind
+                self._invitations = None
+                invitations.close(self._reason)
+                raise
 
     def _disown(self) -> None:
         self._lock = _thread.RLock()  # that may be held by a thread that is not here

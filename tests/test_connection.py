@@ -1,6 +1,8 @@
 """Connections: messages both ways, between real processes that come, stop, fork, and are killed."""
 
 import contextlib
+import gc
+import itertools
 import multiprocessing
 import os
 import signal
@@ -18,6 +20,7 @@ from mmapipc._ring import layout
 from .helpers import DEADLINE, PRELUDE, WINDOWS, Background, ChannelTest, eventually, noise
 
 CAPACITY = 4096
+CODE = os.path.dirname(mmapipc.__file__)
 # Those of a header that a process at the other end may have damaged.
 FIELDS = [
     layout.MAGIC, layout.CAPACITY, layout.WRITE_SEQ, layout.READ_SEQ,
@@ -851,6 +854,7 @@ with connection.Client(name, timeout=DEADLINE) as c:
             return accepted
 
         eventually(accepts, "a client is accepted")
+        accepted[0].timeout = DEADLINE
         self.assertEqual(accepted[0].recv(), "next")
 
 
@@ -989,6 +993,86 @@ class Kills(ConnectionTest):
             each.kill()
         self.listener().close()
         self.assertEqual(os.listdir(self.memory), [])
+
+
+class Interruptions(ConnectionTest):
+    """A signal handler raises between any two steps of a call."""
+
+    def interrupted(self, call, last):
+        """The call, with an exception at its step of that number; whether it has come so far."""
+
+        class Interrupted(BaseException):
+            pass
+
+        steps = 0
+
+        def trace(frame, event, _):
+            nonlocal steps
+            if not frame.f_code.co_filename.startswith(CODE):
+                return None
+            frame.f_trace_opcodes = True
+            steps += event == "opcode"
+            if steps == last:
+                raise Interrupted
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            call()
+        except Interrupted:
+            return True
+        finally:
+            sys.settrace(before)
+        return False
+
+    def at_each_step(self, prepare):
+        """Interrupt at each step what `prepare()` returns, and call what that returns too afterwards."""
+        gc.disable()  # not even that is needed to free what an interrupted call had
+        self.addCleanup(gc.enable)
+        for step in itertools.count(1):
+            call, check = prepare()
+            with self.subTest(step=step):
+                came = self.interrupted(call, step)
+                call = None
+                check()
+                with mock.patch.object(connection, "_next_sweep", 0):
+                    for end in connection.Pipe():
+                        end.close()
+                self.assertEqual(os.listdir(self.memory), [])
+            if not came:
+                return
+
+    def test_of_close(self):
+        def prepare():
+            first, second = self.pipe()
+            first.send("last")
+            second.poll()
+
+            def check():
+                first.close()
+                with self.assertRaises((EOFError, ConnectionError)):
+                    self.assertEqual(second.recv(), "last")
+                    second.recv()
+                second.close()
+
+            return first.close, check
+
+        self.at_each_step(prepare)
+
+    def test_of_the_first_use(self):
+        def prepare():
+            first, second = self.pipe()
+
+            def check():
+                first.send("first")
+                self.assertEqual(second.recv(), "first")
+                first.close()
+                second.close()
+
+            return first.poll, check
+
+        self.at_each_step(prepare)
 
 
 @unittest.skipIf(WINDOWS, "POSIX only: forks")

@@ -89,7 +89,7 @@ class Invitations:
                     ) from None
             raise
         except BaseException:
-            self.close()
+            self.close(f"{self.name}: the listener is closed")
             raise
 
     def _invite(self) -> None:
@@ -214,14 +214,14 @@ class Invitations:
         except (OSError, ValueError):  # or it is closed by now
             pass
 
-    def dismiss(self, reason: str) -> None:
-        """Let a thread that waits in `accept` raise ValueError."""
-        for pair in list(self._pairs):
-            pair.incoming.waiter.dismiss(reason)
+    def close(self, reason: str) -> None:
+        """Give the name back; who has come and was not accepted is told that this end gave up.
 
-    def close(self) -> None:
-        """Give the name back; who has come and was not accepted is told that this end gave up."""
+        A thread that waits in `accept` raises ValueError.
+        """
         try:
+            for pair in list(self._pairs):
+                pair.incoming.waiter.dismiss(reason)
             if self._link.is_joined:
                 self._link.half.abort()
             if hasattr(self, "_words"):
@@ -236,7 +236,7 @@ class Invitations:
                     pair.give_up()
                     raise
         finally:
-            self._link.leave(f"{self.name}: the listener is closed")
+            self._link.leave(reason)
 
     def disown(self, reason: str) -> None:
         """In a forked child."""
