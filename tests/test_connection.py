@@ -17,9 +17,10 @@ from mmapipc import connection, inspection
 from mmapipc._meeting import introducing, pairing
 from mmapipc._ring import layout
 
-from .helpers import DEADLINE, PRELUDE, WINDOWS, Background, ChannelTest, eventually, noise
+from .helpers import DEADLINE, PRELUDE, WINDOWS, Background, ChannelTest, eventually, noise, open_handles
 
 CAPACITY = 4096
+STRIDE = int(os.environ.get("MMAPIPC_STRIDE", "29"))  # of the steps at which a call is interrupted
 CODE = os.path.dirname(mmapipc.__file__)
 # Those of a header that a process at the other end may have damaged.
 FIELDS = [
@@ -423,6 +424,19 @@ class Ends(ConnectionTest):
             process.join()
             if method == "forkserver":
                 multiprocessing.forkserver._forkserver._stop()
+
+    def test_what_is_closed_takes_no_memory_and_no_descriptor(self):
+        gc.disable()
+        self.addCleanup(gc.enable)
+        before = None
+        for _ in range(3):
+            first, second = self.pipe()
+            first.send(1)
+            self.assertEqual(second.recv(), 1)
+            first.close()
+            second.close()
+            before = before or open_handles()
+        self.assertEqual(open_handles(), before)
 
     def test_what_is_collected_is_closed(self):
         first, second = self.pipe()
@@ -1020,19 +1034,20 @@ class Interruptions(ConnectionTest):
         sys.settrace(trace)
         try:
             call()
-        except Interrupted:
+        except (Interrupted, BufferError):  # of a mapping that could not be closed at once
             return True
         finally:
             sys.settrace(before)
         return False
 
-    def at_each_step(self, prepare):
-        """Interrupt at each step what `prepare()` returns, and call what that returns too afterwards."""
+    def at_many_steps(self, prepare):
+        """Interrupt what `prepare()` returns, at many steps, and call what that returns too afterwards."""
         gc.disable()  # not even that is needed to free what an interrupted call had
         self.addCleanup(gc.enable)
-        for step in itertools.count(1):
+        for step in itertools.count(1, STRIDE):
             call, check = prepare()
-            with self.subTest(step=step):
+            with self.subTest(step=step), warnings.catch_warnings():
+                warnings.simplefilter("ignore", ResourceWarning)
                 came = self.interrupted(call, step)
                 call = None
                 check()
@@ -1058,21 +1073,64 @@ class Interruptions(ConnectionTest):
 
             return first.close, check
 
-        self.at_each_step(prepare)
+        self.at_many_steps(prepare)
+
+    def test_of_client_and_accept(self):
+        def prepare():
+            listener = self.listener()
+            ends = []
+
+            def come():
+                ends.append(connection.Client(self.name, timeout=DEADLINE))
+                ends.append(listener.accept())
+
+            def check():
+                for end in ends:
+                    end.close()
+                client = connection.Client(self.name, timeout=DEADLINE)
+                client.send("next")
+                while True:
+                    with listener.accept() as end, contextlib.suppress(EOFError, ConnectionError):
+                        self.assertEqual(end.recv(), "next")
+                        break
+                client.close()
+                listener.close()
+                self.listener().close()  # removes what is left
+
+            return come, check
+
+        self.at_many_steps(prepare)
+
+    def test_of_listener(self):
+        def prepare():
+            def check():
+                with self.listener() as listener, connection.Client(self.name, timeout=DEADLINE) as client:
+                    client.send("hello")
+                    self.assertEqual(self.accepted(listener).recv(), "hello")
+
+            return lambda: connection.Listener(self.name, timeout=DEADLINE).close(), check
+
+        self.at_many_steps(prepare)
 
     def test_of_the_first_use(self):
         def prepare():
             first, second = self.pipe()
 
             def check():
-                first.send("first")
-                self.assertEqual(second.recv(), "first")
-                first.close()
+                try:
+                    first.send("first")
+                except mmapipc.RoleTaken:  # it was in use, and is not any more: the other end is told
+                    first.close()
+                    with self.assertRaises((EOFError, ConnectionError)):
+                        second.recv()
+                else:
+                    self.assertEqual(second.recv(), "first")
+                    first.close()
                 second.close()
 
             return first.poll, check
 
-        self.at_each_step(prepare)
+        self.at_many_steps(prepare)
 
 
 @unittest.skipIf(WINDOWS, "POSIX only: forks")

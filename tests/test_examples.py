@@ -2,7 +2,9 @@
 
 import os
 import re
+import signal
 import sys
+import unittest
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 import mmapipc
 from mmapipc import connection
 
-from .helpers import ChannelTest, Child, noise
+from .helpers import DEADLINE, ChannelTest, Child, noise
 
 TEXT = (Path(mmapipc.__file__).parent / "EXAMPLES.md").read_text("utf-8")
 PROGRAMS = {
@@ -72,6 +74,21 @@ class Examples(ChannelTest):
         client.kill()
         second.kill()
         connection.Listener(self.name).close()
+
+    @unittest.skipIf(os.name == "nt", "POSIX only: SIGINT")
+    def test_a_server_ends_cleanly_at_ctrl_c(self) -> None:
+        for heading, name in (
+            ("A server with clients", "shouting"),
+            ("A server that is killed and started again", "counting"),
+        ):
+            server = self.example(heading, name, "server.py")
+            with connection.Client(self.name, timeout=DEADLINE) as client:
+                client.send("x" if name == "shouting" else [1, 2])
+                client.recv()
+                os.kill(server.pid, signal.SIGINT)
+                self.assertEqual(server.end(), (0, b"", ""))
+                with self.assertRaises(EOFError):
+                    client.recv()
 
     def answers(self, client: Child, server: Child) -> int:
         """How many answers there are to be of this server when three are awaited; all are right."""

@@ -112,7 +112,9 @@ class Invitations:
             claim.release()
             raise
         try:
-            if not pair.enter(memory, claim):
+            with contextlib.closing(memory):  # before all else: as long as it is open, it cannot be removed
+                entered = pair.enter(memory, claim)
+            if not entered:
                 raise layout.damaged(self.name, "somebody has come to a connection that nobody was told of")
             pair.invites = True
             # Before the word, as `close` lets go of the words before it looks at the pairs: another thread
@@ -125,8 +127,6 @@ class Invitations:
             self._pairs.pop(pair, None)
             pair.give_up()
             raise
-        finally:
-            memory.close()
 
     def accept(self, timeout: float | None, own: Callable[[Pair], object]) -> None:
         """Let `own` have the end of a connection to which a client has come.  Raises ChannelTimeout, MemoryRefused."""

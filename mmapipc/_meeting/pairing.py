@@ -415,8 +415,10 @@ class Kept:
                 raise self._taken()
             own(pair)
         except BaseException:
-            if pair.claim is not None:  # of a signal handler: it is in use all the same
+            if pair.outgoing.is_joined:  # of a signal handler: it is in use all the same
                 own(pair)
+            else:
+                pair.leave("")
             raise
         finally:
             memory.close()

@@ -58,6 +58,10 @@ class MessageProducer(Producer):
         self._lengths = self._data.cast("Q")
         self.is_cut = False
 
+    def shut(self, reason: str) -> None:
+        super().shut(reason)
+        self._lengths.release()  # or the memory would stay mapped
+
     def put_message(self, data: bytes | memoryview, size: int) -> None:
         """Send a message, plain bytes; waits for room.
 
@@ -158,6 +162,10 @@ class MessageConsumer(Consumer):
         self._long_size = 0
         self._long_end = 0  # the sequence where it ends
         self._taken: bytes | None = None  # acknowledged, and not yet returned
+
+    def shut(self, reason: str) -> None:
+        super().shut(reason)
+        self._lengths.release()  # as above
 
     @property
     def is_ready(self) -> bool:

@@ -50,6 +50,10 @@ _LARGEST_PID = 2**32 - 1
 _KEPT = {role: (_FIRST[CHANGER] + number, 1) for number, role in enumerate(PEER)}
 
 
+# What follows the `+` in the names of a channel's own files; nothing in those of `Pipe`.
+_NO_PARTS = {"", "roles", *(f"{role}-bell" for role in PEER)}
+
+
 def _holder(file: io.FileIO, role: str) -> int | None:
     """The pid of another open's holder of the role; None when nobody has it, or somebody tidies up."""
     first = _FIRST[role]
@@ -217,8 +221,8 @@ class Roles:
             entries = os.listdir(folder)
         except OSError:
             return []
-        found = [entry[len(own) + 1 :].split("+") for entry in entries if entry.startswith(f"{own}+")]
-        return [Place(self.place.name, self.place.of(part)) for part, *what in found if what == ["roles"]]
+        found = {entry[len(own) + 1 :].partition("+")[0] for entry in entries if entry.startswith(f"{own}+")}
+        return [Place(self.place.name, self.place.of(part)) for part in found - _NO_PARTS]
 
     def exists(self) -> bool:
         """Whether there is anything of the channel: the memory, or the roles' file."""
