@@ -489,7 +489,7 @@ _next_sweep = 0.0
 
 
 def _sweep() -> None:
-    """Before an address is made up: remove what killed processes have left at others, which nobody will use again."""
+    """Before an address is made up: remove what killed processes have left at such ones."""
     global _next_sweep
     if CLOCK.now() >= _next_sweep:
         _next_sweep = CLOCK.now() + _SWEEPS

@@ -21,7 +21,7 @@ import os
 from .._ring import layout, states
 from .._system import RECEIVER, SENDER, Place, system
 from .._system.claims import Claiming
-from ..errors import ChannelTimeout, LayoutError, RoleTaken
+from ..errors import ChannelError, ChannelTimeout, LayoutError, RoleTaken
 from . import pairing, rendezvous, together
 from .homes import InMemory, sweep_connections
 from .link import SendingLink
@@ -129,7 +129,10 @@ class Invitations:
             raise
 
     def accept(self, timeout: float | None, own: Callable[[Pair], object]) -> None:
-        """Let `own` have the end of a connection to which a client has come.  Raises ChannelTimeout, MemoryRefused."""
+        """Let `own` have the end of a connection to which a client has come.
+
+        Raises ChannelTimeout, MemoryRefused.
+        """
         end = math.inf if timeout is None else self._clock.now() + timeout
         while True:
             self._invite()
@@ -198,7 +201,7 @@ class Invitations:
     def _give_up_if_deserted(self, pair: Pair) -> None:
         """Give up one that is off the board, if who was about to come is gone."""
         claim = None
-        with contextlib.suppress(RoleTaken):
+        with contextlib.suppress(ChannelError):  # RoleTaken, most often
             claim = Claiming(system.channel_roles(pair.place)).attempt(RECEIVER)
         if claim is not None:  # so nobody else can come any more
             try:
@@ -211,7 +214,7 @@ class Invitations:
         """Let the next client come, if there is room for it now; `accept` says if there is not."""
         try:
             self._invite()
-        except (OSError, ValueError):  # or it is closed by now
+        except (OSError, ValueError, KeyError):  # or another thread closes it by now
             pass
 
     def close(self, reason: str) -> None:
