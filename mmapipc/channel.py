@@ -112,12 +112,14 @@ class _End(io.RawIOBase):
     @property
     def in_flight(self) -> int:
         """How many bytes are published and not yet acknowledged."""
-        return self._seen("backlog")
+        backlog: int = self._seen("backlog")
+        return backlog
 
     @property
     def attached(self) -> bool:
         """Whether the other end is attached.  One that was killed counts until that is noticed."""
-        return self._seen("peer_attached")
+        attached: bool = self._seen("peer_attached")
+        return attached
 
     def _seen(self, what: str) -> Any:
         """What the half sees in the memory now; another thread that closes this end meanwhile waits."""

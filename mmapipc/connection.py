@@ -368,7 +368,7 @@ class Listener:
         self._lock = _thread.RLock()
         self._reason = f"{name}: the listener is closed"
         invitations = introducing.Invitations(
-            name, _room(capacity), max(1, operator.index(backlog)) + 1, self._timeout
+            name, _room(name, capacity), max(1, operator.index(backlog)) + 1, self._timeout
         )
         self._invitations: introducing.Invitations | None = invitations
         _open.add(self)
@@ -394,7 +394,7 @@ class Listener:
         connection = Connection(None, timeout=self._timeout)
         try:
             if not self._lock.acquire(timeout=-1 if self._timeout is None else self._timeout):
-                raise ChannelTimeout(f"{self._address}: another thread accepts clients")
+                raise ChannelTimeout(f"{self._address}: another thread still accepts after {self._timeout:g} s")
             invitations = self._opened()
             try:
                 invitations.accept(self._timeout, connection._begin)
@@ -413,7 +413,10 @@ class Listener:
         return self._invitations
 
     def close(self) -> None:
-        """Accept nobody any more, and give the name back; clients not yet accepted are told.  Connections go on."""
+        """Stop accepting, and give the name back.
+
+        Clients that were not accepted get an error.  Connections stay open.
+        """
         invitations = self._invitations
         if invitations is not None:
             try:
@@ -477,7 +480,7 @@ def Pipe(
     InvalidCapacity, MemoryRefused, ValueError (timeout).
     """
     _sweep()
-    room, seconds = _room(capacity), checked_seconds("Pipe", timeout)
+    room, seconds = _room("Pipe", capacity), checked_seconds("Pipe", timeout)
     first, second = pairing.pipe((room if duplex else room_for(0), room))
     return (
         Connection(first, writable=duplex, timeout=seconds),

@@ -552,7 +552,7 @@ mmapipc.connection.Client(name, timeout=0)
 
 l = mmapipc.connection.Listener(name)
 mmapipc.connection.Listener(name)
-: RoleTaken: NAME: the name is taken (pid PID); end that process, or use another name
+: RoleTaken: NAME: another listener has this address (pid PID); use another address, or close that listener
 
 s = mmapipc.Sender(name)
 mmapipc.connection.Client(name)

@@ -44,15 +44,6 @@ class _Board(InMemory):
 
     owner = _MARK
 
-    def claim(self, role: str) -> Claim | None:
-        try:
-            return super().claim(role)
-        except RoleTaken:
-            raise RoleTaken(
-                f"{self.name}: the name is taken (pid {self.claiming.rival}); "
-                "end that process, or use another name"
-            ) from None
-
 
 class Invitations:
     """A listener's end: `count` connections that clients may come to, kept up as they do."""
@@ -150,7 +141,9 @@ class Invitations:
             if not news:
                 self._look_around()
                 if left <= _COMING:
-                    raise ChannelTimeout(f"{self.name}: no client came for {timeout:g} s")
+                    raise ChannelTimeout(
+                        f"{self.name}: no client came within {timeout:g} s; start one or wait longer"
+                    )
 
     def _hand_over(self, pair: Pair, own: Callable[[Pair], object]) -> None:
         try:
@@ -263,8 +256,9 @@ def invited(
     """
     home = _Board(name)
     if not until(lambda: _come(home, timeout, own, clock), timeout, clock):
-        there = "there is no listener" if _words(home) is None else "the listener accepts nobody"
-        raise ChannelTimeout(f"{name}: {there} after {timeout:g} s; start one or wait longer")
+        if _words(home) is None:
+            raise ChannelTimeout(f"{name}: no listener came within {timeout:g} s; start one or wait longer")
+        raise ChannelTimeout(f"{name}: the listener accepted nobody within {timeout:g} s; wait longer")
 
 
 def _come(home: _Board, timeout: float | None, own: Callable[[Pair], object], clock: Clock) -> bool | None:
