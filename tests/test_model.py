@@ -35,7 +35,7 @@ TRACED = {module.__file__ for module in (ring, link, waiting)}
 LAST_STEPS = ("leave", "unmap")
 # What a signal handler raises there is as if it came before or after the call.
 EMPTY = ("NOP", "RESUME", "EXTENDED_ARG", "POP_BLOCK", "SETUP_FINALLY", "RETURN_VALUE", "RETURN_CONST")
-EMPTY += ("PUSH_EXC_INFO", "POP_EXCEPT", "RERAISE", "COPY", "CHECK_EXC_MATCH")
+EMPTY += ("PUSH_EXC_INFO", "POP_EXCEPT", "RERAISE", "COPY", "CHECK_EXC_MATCH", "NOT_TAKEN")
 # An end that is not clean; who is interrupted in `close` itself leaves as if dead.
 BROKEN = (mmapipc.StreamAborted, mmapipc.SenderDied)
 TEXT = "abcdefgh\n\n\räß€😀"
@@ -75,6 +75,7 @@ def interrupt(call: Callable[[], Any], at: int) -> Any:
         return step(frame, event, argument)
 
     before = sys.gettrace()
+    sys._getframe().f_trace_opcodes = True  # Python 3.12 looks for it as tracing begins
     sys.settrace(trace)
     try:
         return call()
