@@ -57,7 +57,7 @@ TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import TracebackType
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
     from _typeshed import ReadableBuffer, WriteableBuffer
 
@@ -112,22 +112,22 @@ class _End(io.RawIOBase):
     @property
     def in_flight(self) -> int:
         """Bytes published and not yet acknowledged, at this moment.  Any thread may ask."""
-        self._check_open()
-        try:
-            return self._link.half.backlog
-        except ValueError:
-            self._check_open()  # another thread may just have closed it
-            raise
+        return self._seen("backlog")
 
     @property
     def attached(self) -> bool:
         """Whether the other end is there; one that was killed, until that is noticed.  Any thread may ask."""
-        self._check_open()
-        try:
-            return self._link.half.peer_attached
-        except ValueError:
-            self._check_open()  # as above
-            raise
+        return self._seen("peer_attached")
+
+    def _seen(self, what: str) -> Any:
+        """What the half sees in the memory now; another thread that closes this end meanwhile waits."""
+        with self._link.seeing:
+            self._check_open()
+            try:
+                return getattr(self._link.half, what)
+            except ValueError:
+                self._check_open()  # a signal handler may just have closed it
+                raise
 
     def poll(self, timeout: float | None = 0.0) -> bool:
         """Whether to move a byte would not wait: there is one, or room for one, or an end, or an error.

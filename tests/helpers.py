@@ -65,7 +65,12 @@ _numbers = itertools.count(1)
 
 
 def _choose_environment() -> None:
-    """Let the tests and their children run in the same world everywhere, not in that of whoever started them."""
+    """Let the tests and their children run in the same world everywhere, not in that of whoever started them.
+
+    Unless that one is chosen: MMAPIPC_TEST_ENVIRONMENT=given.
+    """
+    if os.environ.get("MMAPIPC_TEST_ENVIRONMENT") == "given":
+        return
     for name in list(os.environ):
         if name.startswith(("PYTHON", "LC_")) and name != "PYTHONPATH" or name in ("LANGUAGE", "COLUMNS", "LINES"):
             del os.environ[name]

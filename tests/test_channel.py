@@ -783,24 +783,52 @@ class OtherThreads(ChannelTest):
                     waiting.result()
 
     def test_threads_that_only_look(self):
-        with self.both() as ends:
-            for end in ends:
-                errors = []
+        before = sys.getswitchinterval()
+        self.addCleanup(sys.setswitchinterval, before)
+        sys.setswitchinterval(1e-6)
+        for number in range(40):
+            with self.both(capacity=100) as ends:
+                ends[0].write(b"abc")
+                for end in ends[:: 1 if number % 2 else -1]:
+                    looking = [Background(lambda end=end: self.look(end)) for _ in range(3)]
+                    (end.abort if number % 4 < 2 or end is ends[0] else end.close)()
+                    for thread in looking:
+                        self.assertEqual(thread.result(), f"{self.name}: I/O operation on closed channel")
 
-                def look(end=end, errors=errors):
-                    while True:
-                        try:
-                            end.in_flight, end.attached, end.tell(), end.capacity, end.timeout
-                        except ValueError as error:
-                            errors.append(str(error))
-                            return
-                        repr(end)
+    def look(self, end):
+        """Look at the end until it is closed; what it then says."""
+        while True:
+            shown = repr(end)
+            try:
+                values = (end.in_flight, end.attached, end.tell(), end.capacity, end.timeout)
+            except ValueError as error:
+                return str(error)
+            self.assertIn(values[0], (0, 3))
+            self.assertIs(type(values[1]), bool)
+            self.assertEqual(values[2:], (3 if isinstance(end, mmapipc.Sender) else 0, 100, DEADLINE))
+            self.assertRegex(shown, r" [03] of 100 in flight, |closed>$")
 
-                looking = [Background(look) for _ in range(3)]
-                end.abort()
-                for thread in looking:
-                    thread.result()
-                self.assertEqual(set(errors), {f"{self.name}: I/O operation on closed channel"})
+    def test_nothing_is_unmapped_while_a_thread_looks_at_it(self):
+        for looking, seen in (("in_flight", 3), ("attached", True)):
+            with self.subTest(looking), self.both(capacity=100) as (sender, _):
+                sender.write(b"abc")
+                there, closing = threading.Event(), threading.Event()
+
+                class Words:
+                    def __getitem__(self, word, words=sender._link.mapped.words):
+                        there.set()
+                        assert closing.wait(DEADLINE)
+                        for _ in range(1000):  # the other thread goes as far as it can
+                            time.sleep(0)
+                        return words[word]
+
+                sender._link.half.words = Words()
+                look = Background(lambda looking=looking: getattr(sender, looking))
+                assert there.wait(DEADLINE)
+                sender._link.half.words = sender._link.mapped.words
+                closing.set()
+                sender.abort()
+                self.assertEqual(look.result(), seen)
 
 
 class Timeouts(ChannelTest):

@@ -7,6 +7,7 @@ peer as exceptions.
 
 from __future__ import annotations
 
+import _thread  # not threading, which is slow to import
 import errno
 import os
 
@@ -58,6 +59,9 @@ class Link:
         self.memory: Memory | None = None
         self.mapped: Mapped | None = None
         self.bells: Bells | None = None
+        # Who looks into the memory from another thread has this meanwhile.  Without a GIL CPython itself does
+        # not keep a view from being released while it is read.
+        self.seeing = _thread.RLock()
 
     def _join(self, kind: type[_Half], **options: bool) -> _Half:
         """Make this end's half of the ring in `mapped`, and its waiter."""
@@ -212,7 +216,8 @@ class Link:
             if self.is_joined:
                 self.half.shut(reason)
                 self.waiter.dismiss(reason)
-            self.unmap(reason)
+            with self.seeing:
+                self.unmap(reason)
         finally:
             try:
                 if bells is not None:
@@ -225,6 +230,7 @@ class Link:
 
     def disown(self, reason: str) -> None:
         """In a forked child: let go of everything without a word to the peer."""
+        # No other thread is there, and one of the parent's may have had `seeing`.
         self.unmap(reason)
         if self.bells is not None:
             self.bells.close()
