@@ -7,6 +7,7 @@ import copy
 import itertools
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -189,7 +190,10 @@ class Child:
             self.process.kill()
             out, err = self.process.communicate()
             raise AssertionError(f"{self.process.args} did not end: {out[-500:]!r} {err!r}") from None
-        return self.process.returncode, out, err.decode(errors="replace").replace("\r\n", "\n")
+        said = err.decode(errors="replace").replace("\r\n", "\n")
+        if sys.flags.dev_mode:  # which also says when the machine is slow
+            said = re.sub(r"^Executing <.* took \d+\.\d+ seconds\n", "", said, flags=re.MULTILINE)
+        return self.process.returncode, out, said
 
     def dispose(self) -> None:
         """End it whatever it does."""

@@ -72,6 +72,7 @@ class AioTest(ChannelTest):
 
     def run_in_loop(self, main):
         loop = self.new_loop()
+        loop.slow_callback_duration = DEADLINE  # or it says in development mode that the machine is slow
         asyncio.set_event_loop(loop)
         try:
             return loop.run_until_complete(asyncio.wait_for(main, DEADLINE))

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import unittest
+import warnings
 from unittest import mock
 
 import mmapipc
@@ -848,7 +849,9 @@ class Forks(ConnectionTest):
     def in_child(self, function):
         """Run it in a forked child; its result, or error, as text."""
         reader, writer = os.pipe()
-        child = os.fork()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside other threads, which is tested
+            child = os.fork()
         if not child:
             try:
                 said = str(function())
