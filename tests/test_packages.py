@@ -14,6 +14,7 @@ import mmapipc
 from .helpers import DEADLINE, ChannelTest, noise
 
 PACKAGE = Path(mmapipc.__file__).parent
+ROOT = Path(__file__).resolve().parent.parent
 
 
 class Zipapps(ChannelTest):
@@ -75,3 +76,19 @@ class Package(unittest.TestCase):
     def test_the_change_log_has_this_version(self):
         changes = (PACKAGE / "CHANGES.md").read_text("utf-8")
         self.assertEqual(re.findall("^## (.*)$", changes, re.MULTILINE)[0], mmapipc.__version__)
+
+    def test_what_is_said_to_be_tested_is_run(self):
+        run, page, setup = ((ROOT / name).read_text("utf-8") for name in (".ci/run", "README.md", "setup.cfg"))
+        oldest, between, newest, jobs = (
+            re.findall(rf"^{name}=\(?([^()\n]*)", run, re.MULTILINE)[0].split()
+            for name in ("oldest", "between", "newest", "jobs")
+        )
+        pythons = [*oldest, *between, *newest]
+        windows = sorted((job for job in jobs if job.startswith("3.")), key=pythons.index)
+        self.assertEqual(pythons, [f"3.{minor}" for minor in range(10, 10 + len(pythons))])
+        self.assertIn(
+            f"Tested: CPython {pythons[0]} to {pythons[-1]} on Linux, {' and '.join(windows)} for Windows under Wine.",
+            page,
+        )
+        self.assertEqual(re.findall(r":: Python :: (3\.\d+)$", setup, re.MULTILINE), pythons)
+        self.assertIn(f"python_requires = >={pythons[0]}\n", setup)
