@@ -66,12 +66,7 @@ _numbers = itertools.count(1)
 
 
 def _choose_environment() -> None:
-    """Let the tests and their children run in the same world everywhere, not in that of whoever started them.
-
-    Unless that one is chosen: MMAPIPC_TEST_ENVIRONMENT=given.
-    """
-    if os.environ.get("MMAPIPC_TEST_ENVIRONMENT") == "given":
-        return
+    """Let the tests and their children run in the same world everywhere, not in that of whoever started them."""
     for name in list(os.environ):
         if name.startswith(("PYTHON", "LC_")) and name != "PYTHONPATH" or name in ("LANGUAGE", "COLUMNS", "LINES"):
             del os.environ[name]
@@ -86,13 +81,19 @@ def _choose_environment() -> None:
     if sys.warnoptions:
         os.environ["PYTHONWARNINGS"] = ",".join(sys.warnoptions)
     os.umask(0o022)
+
+
+def _hear_signals() -> None:
+    """As a shell starts us; what it starts in the background ignores some, and so would the children."""
     for signal_name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
         number = getattr(signal, signal_name, None)
         if number is not None and signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler if signal_name == "SIGINT" else signal.SIG_DFL)
 
 
-_choose_environment()
+if os.environ.get("MMAPIPC_TEST_ENVIRONMENT") != "given":  # which is then what is tested
+    _choose_environment()
+_hear_signals()
 
 
 def alone(test: Any) -> Any:
