@@ -1,9 +1,7 @@
 """What is in the memory may be anything: no lie in it does more than end the stream.
 
-Every header here is made from a seed, which a failure names.  In the environment
-
-    MMAPIPC_SEED       takes a seed instead of a new one
-    MMAPIPC_HEADERS    says how many headers are tried (25000)
+Every header here is made from a seed, which a failure names; MMAPIPC_SEED in the environment takes one instead of
+a new one.  `tests/soak.py` tries more.
 """
 
 from __future__ import annotations
@@ -32,7 +30,7 @@ from mmapipc._ring.ring import Barrier, Consumer, Producer
 from .helpers import WINDOWS, ChannelTest, noise
 
 SEED = int(os.environ.get("MMAPIPC_SEED") or random.SystemRandom().getrandbits(32))
-HEADERS = int(os.environ.get("MMAPIPC_HEADERS") or 25_000)
+HEADERS = 25_000  # that are tried
 
 WORDS = layout.HEADER_SIZE // 8
 SENDERS_FIELDS = (layout.WRITE_SEQ, layout.SENDER_STATE, layout.SENDER_PID, layout.SENDER_CALLS)

@@ -53,6 +53,8 @@ RUN = set()  # the blocks that a test below runs
 ELSEWHERE = {
     "python3 -m unittest": ".ci/run",
     ".ci/windows 3.13 -m unittest": ".ci/run",
+    ".ci/pythons 3.15 -m unittest": ".ci/run",
+    "python3 -m tests.soak --seconds 3600 --pythons 3.10 3.15": ".ci/run",
     "pipx install .                     # Debian has pipx as a package": ".ci/package",
     ". ~/mmapipc-venv/bin/activate      # in each terminal": ".ci/package",
     "python3 mmapipc.pyz --version": ".ci/package",
@@ -120,6 +122,8 @@ class Documents(unittest.TestCase):
         for path, said in (
             (".ci/run", "\npython3 -m unittest\n"),
             (".ci/run", '.ci/windows "$job" -m unittest'),
+            (".ci/run", '.ci/pythons "$@"'),
+            (".ci/run", "python3 -m tests.soak --seconds 120"),
             (".ci/package", "print(test_readme.block("),
             *((".ci/package", f'"{line}"') for line, path in ELSEWHERE.items() if path == ".ci/package"),
         ):
