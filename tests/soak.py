@@ -147,7 +147,7 @@ with mmapipc.Receiver(name) as end:
         crc = zlib.crc32(view, crc)
         size += len(view)
         end.consume(len(view))
-say(f'{size} {crc:08x}')
+say(f'{{size}} {{crc:08x}}')
 """
 
 
@@ -226,8 +226,7 @@ class Round:
 
     def code(self, code: str, stdin: int = subprocess.DEVNULL, **values: object) -> Child:
         """Start code in any interpreter."""
-        values.setdefault("seed", self.seed)
-        text = PRELUDE + BLOCKS + (code.format(**values) if values else code)
+        text = PRELUDE + BLOCKS + code.format(seed=self.seed, **values)
         return self.test.start([*self.python(), "-c", text, self.test.name], stdin)
 
     def command(self, *arguments: str, **options: Any) -> Child:
