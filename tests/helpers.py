@@ -156,7 +156,16 @@ class Child:
     def line(self) -> str:
         """The next line of its standard output."""
         assert self.process.stdout
-        line = Background(self.process.stdout.readline).result()
+        descriptor = self.process.stdout.fileno()
+
+        def read() -> bytes:
+            # No more than the line: `communicate` would not find what a buffer has.
+            line = b""
+            while not line.endswith(b"\n") and (byte := os.read(descriptor, 1)):
+                line += byte
+            return line
+
+        line = Background(read).result()
         assert isinstance(line, bytes)
         return line.decode().strip()
 
