@@ -14,7 +14,7 @@ import mmapipc
 from mmapipc import connection, inspection
 from mmapipc._ring import layout
 
-from .helpers import DEADLINE, PRELUDE, WINDOWS, Background, ChannelTest, eventually, noise
+from .helpers import DEADLINE, PRELUDE, PYTHON, WINDOWS, Background, ChannelTest, eventually, noise
 
 CAPACITY = 4096
 # What a child of these tests has at hand.
@@ -62,7 +62,7 @@ class ConnectionTest(ChannelTest):
 
     def child(self, code):
         """Start Python code with these at hand."""
-        return self.start([sys.executable, "-c", PRELUDE + START + code, self.name], stdin=subprocess.PIPE)
+        return self.start([*PYTHON, "-c", PRELUDE + START + code, self.name], stdin=subprocess.PIPE)
 
     def client(self, code):
         """Start a client in a process of its own: `c` is its connection."""

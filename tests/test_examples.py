@@ -2,7 +2,6 @@
 
 import os
 import re
-import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import mmapipc
 from mmapipc import connection
 
-from .helpers import ChannelTest, Child, noise
+from .helpers import PYTHON, ChannelTest, Child, noise
 
 TEXT = (Path(mmapipc.__file__).parent / "EXAMPLES.md").read_text("utf-8")
 PROGRAMS = {
@@ -26,8 +25,9 @@ class Examples(ChannelTest):
         code = PROGRAMS[heading, file]
         self.assertIn(f'"{name}"', code)
         path = self.folder / f"{heading}.{file}"
-        path.write_text(code.replace(f'"{name}"', f'"{self.name}"'), "utf-8")
-        return self.start([sys.executable, str(path), *arguments])
+        if not path.exists():  # or one that starts just now finds it empty
+            path.write_text(code.replace(f'"{name}"', f'"{self.name}"'), "utf-8")
+        return self.start([*PYTHON, str(path), *arguments])
 
     def setUp(self) -> None:
         super().setUp()
