@@ -112,12 +112,14 @@ class _End(io.RawIOBase):
     @property
     def in_flight(self) -> int:
         """Bytes published and not yet acknowledged, at this moment.  Any thread may ask."""
-        return self._seen("backlog")
+        count: int = self._seen("backlog")
+        return count
 
     @property
     def attached(self) -> bool:
         """Whether the other end is there; one that was killed, until that is noticed.  Any thread may ask."""
-        return self._seen("peer_attached")
+        is_there: bool = self._seen("peer_attached")
+        return is_there
 
     def _seen(self, what: str) -> Any:
         """What the half sees in the memory now; another thread that closes this end meanwhile waits."""
