@@ -6,27 +6,30 @@
     with mmapipc.open("greeting") as f:         # in another
         print(f.read())
 
-`open` gives buffered and text files: loop over lines, give them to `pickle`,
-`csv` or `shutil`.  `Sender` and `Receiver` are the two ends themselves, raw
-binary files (`io.RawIOBase`) that copy nothing twice and can be waited for.
-What ends without an error is whole.  Otherwise a call raises one of these, each
-a ChannelError and also the built-in exception for the same trouble:
+`open` gives buffered and text files: loop over their lines, or give them to
+`pickle`, `csv` or `shutil`.  `Sender` and `Receiver` are the two ends themselves: raw
+binary files (`io.RawIOBase`) which need not copy.
 
-    StreamAborted    reading: the sender gave up, all that it published is read
-    SenderDied       reading: the same, and the sender was killed
-    ReceiverLeft     writing, closing: the receiver wants no more
-    ReceiverGone     writing, closing: it gave up or was killed (ReceiverLeft is one)
-    ReadFailed       reading on after an error that may have lost bytes on the way
-    ChannelTimeout   the other end lets us wait for longer than `timeout` seconds
-    RoleTaken        there is a sender, or a receiver, already
-    LayoutError      the memory is damaged, or is no channel
+No error means that every byte arrived.  Otherwise a call raises one of these; each is
+a ChannelError, and also the built-in exception for the same trouble:
 
-`wait` waits for several of them, and for other things, at once; event loops can
-wait for an end's `bell`.  `mmapipc.aio`, which is imported by that name, has both
-ends for asyncio.
-`mmapipc.connection` has messages, both ways and to any number of clients.
-`Mapping` is shared memory alone: ours by name, any program's by its tag name, or
-a file's; its `lock` guards it.
+    StreamAborted    reading: the sender gave up; every byte that it published is read
+    SenderDied       reading: the same, but the sender was killed
+    ReceiverLeft     writing, closing: the receiver closed its end; it wants no more
+    ReceiverGone     writing, closing: the receiver left, gave up or was killed
+    ReadFailed       reading from a file that may have lost bytes at an earlier error
+    ChannelTimeout   the other end made no progress for `timeout` seconds
+    RoleTaken        another process is the sender, or the receiver
+    LayoutError      the memory is damaged, or is not a channel
+
+`wait` waits for several ends, and for other things, at once; an event loop can wait
+for the `bell` of an end.  `mmapipc.aio`, which you import by that name, has both ends
+for asyncio.  `mmapipc.connection` has messages: both ways, to any number of clients.
+`Mapping` is shared memory without a stream: by a name, by the tagname of any program,
+or of a file; its `lock` guards it.  All sizes are in bytes, and all times in seconds.
+
+`channels`, `inspect` and `remove` do what the commands `list`, `inspect` and
+`remove` do.
 
 Start with help(mmapipc.open), help(mmapipc.Sender), help(mmapipc.Mapping);
 on the command line with `mmapipc --help`.
@@ -47,6 +50,7 @@ from .errors import (
     MappingTooSmall,
     MemoryRefused,
     NameTaken,
+    NoChannel,
     NoSuchMapping,
     ReadFailed,
     ReceiverGone,
@@ -61,12 +65,18 @@ from .files import open
 from .mapping import Guard, Mapping
 from .waiting import Bell, wait
 
+TYPE_CHECKING = False  # as in typing, which is slow to import
+if TYPE_CHECKING:
+    from .inspection import ChannelInfo, channels, inspect, remove
+del TYPE_CHECKING
+
 __version__ = "0.2.0"
 
 __all__ = [
     "AlreadyLocked",
     "Bell",
     "ChannelError",
+    "ChannelInfo",
     "ChannelTimeout",
     "FileRefused",
     "Guard",
@@ -80,6 +90,7 @@ __all__ = [
     "MappingTooSmall",
     "MemoryRefused",
     "NameTaken",
+    "NoChannel",
     "NoSuchMapping",
     "ReadFailed",
     "Receiver",
@@ -91,6 +102,22 @@ __all__ = [
     "StreamAborted",
     "Undelivered",
     "UnsafeMemory",
+    "channels",
+    "inspect",
     "open",
+    "remove",
     "wait",
 ]
+
+
+def __getattr__(name: str) -> object:
+    # Those who only send and receive start without that room.
+    if name in ("ChannelInfo", "channels", "inspect", "remove"):
+        from . import inspection
+
+        return getattr(inspection, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

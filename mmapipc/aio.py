@@ -7,26 +7,24 @@
         async for line in receiver:
             print(line)
 
-They are the ends that `Sender` and `Receiver` are, with the same options, errors
-and guarantees; the other end of the channel may be of either kind.  Reading is as
-of `asyncio.StreamReader`; `write`, `finish` and `close` are coroutines, so there
-is no `drain` to be forgotten.
+They have the options, errors and guarantees of `mmapipc.Sender` and `Receiver`; the
+other end of the channel may be of either kind.  A Receiver reads as
+`asyncio.StreamReader` does.  `write`, `finish` and `close` are coroutines, so there is
+no `drain`.
 
-Cancelling takes nothing away.  A read that is cancelled has acknowledged nothing
-that it does not keep for the next one: what it keeps is the beginning of a line,
-or of what else was asked for, that is longer than the ring.  A write that is
-cancelled may have published a part: `tell()` says how much.  Then the stream
-cannot go on, and only `abort()` remains; `finish()` and `close()` do that and
-raise.  If it has published nothing, the same may be written again; until a later
-write has made good for it, `finish()` and `close()` give the stream up too.  (A
-task that is cancelled before its first step has not called anything.)
+Cancelling loses nothing.  A read that is cancelled keeps what it has for the next one.
+A write that is cancelled may have published a part: `tell()` shows how much.  Then
+nothing can follow, and `finish()` and `close()` give the stream up and raise.  If it has
+published nothing, write the same again; until a later write succeeds, `finish()` and
+`close()` give the stream up too.  (A task that is cancelled before its first step has
+not called anything.)
 
-`timeout`, in seconds, bounds each wait, as of the other ends.  `asyncio.timeout`
-and `asyncio.wait_for` bound whatever is around them.
+`timeout`, in seconds, limits each wait, as for the other ends.  `asyncio.timeout` and
+`asyncio.wait_for` limit whatever is inside them.
 
-Thread-safety: none, as of asyncio.  An end belongs to the loop in which it was
-opened.  Several tasks may write at one end: one write goes after the other, each
-in one piece.  One task at a time reads.
+Thread-safety: none, as in asyncio.  An end belongs to the loop in which it was opened.
+Several tasks may write to one end: one write comes after the other, each in one piece.
+One task at a time may read.
 """
 
 from __future__ import annotations
@@ -59,10 +57,10 @@ async def open_receiver(
     file: str | os.PathLike[str] | None = None,
     wait_for_role: bool = False,
 ) -> Receiver:
-    """Open the reading end of the channel `name`; wait until there is a stream to attach to.
+    """Open the reading end of the channel `name`; wait until there is a stream to read.
 
-    Options and errors are those of `mmapipc.Receiver`.  When cancelled, nothing
-    is left behind.
+    Options and errors are those of `mmapipc.Receiver`.  When cancelled, it leaves nothing
+    behind.
     """
     end = channel.Receiver.__new__(channel.Receiver)
     await looping.open(end._opening(name, timeout=timeout, file=file, wait_for_role=wait_for_role))
@@ -80,10 +78,10 @@ async def open_sender(
     on_lost: Callable[[int], object] | None = None,
     wait_for_role: bool = False,
 ) -> Sender:
-    """Open the writing end of the channel `name`; wait while a receiver is still attached to an older stream.
+    """Open the writing end of the channel `name`; wait while a receiver still reads an older stream.
 
-    Options and errors are those of `mmapipc.Sender`; `on_lost` is called in the
-    loop.  When cancelled, nothing is left behind.
+    Options and errors are those of `mmapipc.Sender`; `on_lost` is called in the loop.
+    When cancelled, it leaves nothing behind.
     """
     end = channel.Sender.__new__(channel.Sender)
     await looping.open(
@@ -116,9 +114,9 @@ class _End:
 
     @property
     def timeout(self) -> float | None:
-        """The most seconds that a call waits for the other end; None: as long as it takes; 0: not at all.
+        """The most seconds that each wait for the other end may take; None: no limit; 0: never wait.
 
-        Can be set at any time, for the calls that follow.
+        Can be set at any time, for later calls.  Raises ValueError for a wrong one.
         """
         return self._end.timeout
 
@@ -128,17 +126,17 @@ class _End:
 
     @property
     def capacity(self) -> int:
-        """Size of the ring in bytes."""
+        """The size of the ring in bytes."""
         return self._end.capacity
 
     @property
     def in_flight(self) -> int:
-        """Bytes published and not yet acknowledged, at this moment."""
+        """How many bytes are published and not yet acknowledged."""
         return self._end.in_flight
 
     @property
     def attached(self) -> bool:
-        """Whether the other end is there; one that was killed, until that is noticed."""
+        """Whether the other end is attached.  One that was killed counts until that is noticed."""
         return self._end.attached
 
     @property
@@ -147,14 +145,17 @@ class _End:
         return self._end.closed
 
     def tell(self) -> int:
-        """The sequence counter: bytes published, or acknowledged, so far."""
+        """How many bytes of the stream are published (Sender) or acknowledged (Receiver)."""
         return self._end.tell()
 
     def __repr__(self) -> str:
         return repr(self._end).replace("mmapipc.", "mmapipc.aio.", 1)
 
     def abort(self) -> None:
-        """Close this end as somebody who could not go on, at once; a task that waits in it gets a ValueError."""
+        """Give up: close this end at once, and let the other end get an error.
+
+        A task that waits in this end gets a ValueError.
+        """
         self._waiter.forget()
         self._end.abort()
 
@@ -169,7 +170,7 @@ class _End:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close; after an exception, a cancellation too, abort."""
+        """Close; after an exception, also a cancellation, give up."""
         if kind is None:
             await self.close()
         else:
@@ -183,11 +184,11 @@ class _End:
 class Receiver(_End):
     """The reading end, from `open_receiver`; see `mmapipc.Receiver` for how a stream ends.
 
-    At a broken end each read raises StreamAborted or SenderDied once there are
-    no more bytes; `read()`, `readexactly` and `readuntil` when there are not
-    enough, and those are there for the next read.  Each also raises
-    ChannelTimeout, which takes nothing away, LayoutError, ValueError when this
-    end is closed, and RuntimeError while another task reads.
+    If the sender gave up or was killed, a read raises StreamAborted or SenderDied once
+    there are no more bytes; `read()`, `readexactly` and `readuntil` once there are too few,
+    and those stay for the next read.  Each read also raises ChannelTimeout, which loses
+    nothing; LayoutError; ValueError when this end is closed; RuntimeError while another
+    task reads.
     """
 
     _end: channel.Receiver
@@ -199,7 +200,7 @@ class Receiver(_End):
         super().__init__()
 
     async def read(self, n: int = -1) -> bytes:
-        """At least 1 and at most `n` bytes, `b""` at the end of a finished stream; all of it without `n`."""
+        """Wait for bytes; return 1 to `n` of them, `b""` at the end.  Without `n`, the rest of the stream."""
         self._check_free()
         if n == 0:
             return b""
@@ -213,24 +214,24 @@ class Receiver(_End):
         return self._take(self._half.available())
 
     async def readexactly(self, n: int) -> bytes:
-        """Just `n` bytes.
+        """Return exactly `n` bytes.
 
-        Raises asyncio.IncompleteReadError, which has the bytes that are left,
-        when a finished stream ends before; ValueError when `n` is below 0.
+        Raises asyncio.IncompleteReadError, which has the bytes that are left, when the
+        stream ends before; ValueError when `n` is below 0.
         """
         await self._begin()
         if n < 0:
-            raise ValueError(f"{self.name}: readexactly() of {n} bytes")
+            raise ValueError(f"{self.name}: readexactly() needs 0 bytes or more, not {n}")
         while (there := self._half.available()) < n:
             if not await self._more_than(there):
                 raise asyncio.IncompleteReadError(self._take(there), n)
         return self._take(n)
 
     async def readuntil(self, separator: bytes = b"\n") -> bytes:
-        """Bytes up to and with the next `separator`.
+        """Return the bytes up to and with the next `separator`.
 
-        Raises asyncio.IncompleteReadError, which has the bytes that are left,
-        when a finished stream ends before; ValueError when the separator is empty.
+        Raises asyncio.IncompleteReadError, which has the bytes that are left, when the
+        stream ends before; ValueError when the separator is empty.
         """
         await self._begin()
         if not separator:
@@ -241,7 +242,10 @@ class Receiver(_End):
         return self._take(end)
 
     async def readline(self) -> bytes:
-        """Bytes up to and with the next newline; what is left at the end, of a broken stream too."""
+        """Return the bytes up to and with the next newline; at the end, what is left.
+
+        Returns that also when the sender gave up or was killed; then the next call raises.
+        """
         await self._begin()
         try:
             end = await self._end_of(b"\n")
@@ -252,12 +256,12 @@ class Receiver(_End):
         return self._take(end or self._half.available())
 
     def at_eof(self) -> bool:
-        """Whether a finished stream has come to its end, and every byte was read."""
+        """Whether the sender has finished the stream, and every byte of it was read."""
         self._end._check_open()
         return not self._half.available() and self._link.look(False) is Verdict.END
 
     def __aiter__(self) -> Receiver:
-        """The lines of the stream, as of `readline`."""
+        """Loop over the lines of the stream, as `readline` returns them."""
         return self
 
     async def __anext__(self) -> bytes:
@@ -267,7 +271,7 @@ class Receiver(_End):
         return line
 
     async def close(self) -> None:
-        """Leave the stream, without waiting.  Before its end, that gives the sender ReceiverLeft."""
+        """Leave the stream, without waiting.  Before its end, the sender gets ReceiverLeft."""
         self._waiter.forget()
         self._end.close()
 
@@ -339,8 +343,8 @@ class Sender(_End):
     async def write(self, data: ReadableBuffer) -> int:
         """Write all of `data`, any buffer; return its size in bytes.
 
-        Waits while the ring is full, and until the writes of other tasks are
-        done.  Raises as `mmapipc.Sender.write` does, with the same consequences.
+        Waits while the ring is full, and until the writes of other tasks are done.  Raises
+        as `mmapipc.Sender.write` does, with the same consequences.
         """
         if self._link.mapped is None:
             self._end._check_open()
@@ -406,9 +410,10 @@ class Sender(_End):
         return done
 
     async def finish(self) -> None:
-        """Mark the end of the stream, when the writes of other tasks are done.  Nothing can be written after it.
+        """Wait for the writes of other tasks, and mark the end of the stream.
 
-        Waits for the disk if the ring is in a file.  Raises as `mmapipc.Sender.finish` does.
+        Nothing can be written after it.  Waits for the disk if the ring is in a file.
+        Raises as `mmapipc.Sender.finish` does.
         """
         self._end._check_open()
         async with self._turn:
@@ -422,11 +427,11 @@ class Sender(_End):
             self._link.finish()
 
     async def close(self) -> None:
-        """Mark the end of the stream and wait until the receiver has acknowledged the last byte.
+        """Mark the end of the stream, and wait until the receiver has acknowledged every byte.
 
-        Returns, and raises, as `mmapipc.Sender.close` does.  This end is closed
-        all the same, also when this is cancelled: then nobody knows how much of
-        what was in flight the receiver has taken.
+        Returns, and raises, as `mmapipc.Sender.close` does.  This end is closed in each
+        case, also when this is cancelled: then nobody knows how many of the bytes in flight
+        arrived.
         """
         if self.closed:
             return

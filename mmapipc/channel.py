@@ -1,38 +1,38 @@
-"""`Sender` and `Receiver`: a ring in named memory, with a role at each end, as raw files.
+"""`Sender` and `Receiver`: the two ends of a channel, as raw files.
 
-How each end can end, and what the other end then meets:
+How an end can end, and what the other end then gets:
 
     the sender ...                       the receiver gets every published byte, then
     -----------------------------------  --------------------------------------------
-    `finish()`, or `close()`             a clean end (`b""`)
-    `abort()`; leaves a `with` block     `StreamAborted` (a ConnectionAbortedError)
-      by an exception; is collected
-      without `close()`
+    calls `finish()` or `close()`        a clean end (`b""`)
+    gives up                             `StreamAborted` (a ConnectionAbortedError)
     is killed                            `SenderDied` (a ConnectionResetError)
 
     the receiver ...                     the sender gets
     -----------------------------------  --------------------------------------------
-    took every byte                      nothing: its `close()` returns
-    `close()` before that                `ReceiverLeft` (a ReceiverGone)
-    `abort()`; leaves a `with` block     `ReceiverGone` (a BrokenPipeError)
-      by an exception; is collected
-      without `close()`; is killed
-    any of these, and the sender has     nothing: the next receiver goes on at the
-      `persist`                          first byte not acknowledged
+    acknowledges every byte              no error: its `close()` returns
+    calls `close()` before that          `ReceiverLeft` (a ReceiverGone)
+    gives up, or is killed               `ReceiverGone` (a BrokenPipeError)
+    any of these, and the sender has     no error: the next receiver continues at the
+      `persist`                          first byte that was not acknowledged
 
-A byte is acknowledged when a call returns it, or when `consume` says so: a
-program that must lose nothing, not even when it is killed, uses `peek`, brings
-the bytes to safety, and then calls `consume`.  Of a line, or a `read()` of all,
-that is longer than the ring, the bytes are acknowledged as they come; when such
-a call raises, the next call returns them.
+An end gives up when the program calls `abort()`, when an exception leaves its
+`with` block, and when Python collects it although it was not closed.
 
-Thread-safety: an end is for one thread at a time, as other raw files are; those
-of `mmapipc.open` lock.  Any thread may ask for `tell()`, `in_flight`,
-`attached`, `capacity`, `timeout` and the `repr`, and may `close()` or `abort()`
-an end: a thread that waits in it gets a ValueError at once.  The two ends may
-be in different threads, or in one.
+The sender publishes bytes: the receiver can then read them.  The receiver
+acknowledges bytes when a call returns them, or with `consume`: the sender may then
+use their space again.  To lose nothing even when your program is killed: call
+`peek`, store the bytes, then call `consume`; bytes not consumed are delivered
+again.  A line, or a `read()` of everything, that is longer than the ring is
+acknowledged as it arrives; if such a call raises, the next one returns those bytes.
 
-A forked child does not inherit its parent's ends: in the child they are closed.
+Thread-safety: one thread at a time may use an end, as with other raw files; the
+binary files of `mmapipc.open` have a lock.  Any thread may ask for `tell()`,
+`in_flight`, `attached`, `capacity`, `timeout` and the `repr`, and may call `close()`
+or `abort()`: another thread that waits in the end then gets a ValueError at once.
+The two ends may be in different threads, or in one.
+
+After a fork, both ends are closed in the child.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class _End(io.RawIOBase):
         super().__init__()
         self.closed = False
         if not isinstance(name, str):
-            raise TypeError(f"the name of a channel is a str, not {type(name).__name__}")
+            raise TypeError(f"the name of a channel must be a str, not {type(name).__name__}")
         self._name = name
         self._closed_message = f"{name}: I/O operation on closed channel"
         _open_ends.add(self)  # something to be undone in a forked child
@@ -91,9 +91,9 @@ class _End(io.RawIOBase):
 
     @property
     def timeout(self) -> float | None:
-        """The most seconds that a call waits for the other end; None: as long as it takes; 0: not at all.
+        """The most seconds that each wait for the other end may take; None: no limit; 0: never wait.
 
-        Can be set at any time, for the calls that follow.  Any thread may ask.
+        Can be set at any time, for later calls.  Raises ValueError for a wrong one.
         """
         self._check_open()
         return self._link.timeout
@@ -105,19 +105,19 @@ class _End(io.RawIOBase):
 
     @property
     def capacity(self) -> int:
-        """Size of the ring in bytes.  Any thread may ask."""
+        """The size of the ring in bytes."""
         self._check_open()
         return self._link.half.capacity
 
     @property
     def in_flight(self) -> int:
-        """Bytes published and not yet acknowledged, at this moment.  Any thread may ask."""
+        """How many bytes are published and not yet acknowledged."""
         count: int = self._seen("backlog")
         return count
 
     @property
     def attached(self) -> bool:
-        """Whether the other end is there; one that was killed, until that is noticed.  Any thread may ask."""
+        """Whether the other end is attached.  One that was killed counts until that is noticed."""
         is_there: bool = self._seen("peer_attached")
         return is_there
 
@@ -132,9 +132,9 @@ class _End(io.RawIOBase):
                 raise
 
     def poll(self, timeout: float | None = 0.0) -> bool:
-        """Whether to move a byte would not wait: there is one, or room for one, or an end, or an error.
+        """Wait until the ring has room for a byte, or the next call would raise; return whether that is so.
 
-        Waits until that is so, at most `timeout` seconds; None: as long as it takes.
+        Waits for at most `timeout` seconds; None: no limit.  Raises LayoutError, ValueError.
         """
         self._check_open()
         seconds = checked_seconds(self._name, timeout)
@@ -143,7 +143,7 @@ class _End(io.RawIOBase):
 
     @property
     def bell(self) -> Bell:
-        """What an event loop can wait on for this end; its own `fileno()` is unsupported."""
+        """The `mmapipc.Bell` of this end, for event loops.  The end itself has no `fileno()`."""
         self._check_open()
         return Bell(self._link)
 
@@ -160,7 +160,7 @@ class _End(io.RawIOBase):
             return f"<{kind} closed>"
 
     def tell(self) -> int:
-        """The sequence counter: bytes published, or acknowledged, so far.  Any thread may ask."""
+        """How many bytes of the stream are published (Sender) or acknowledged (Receiver)."""
         self._check_open()
         return self._link.half.sequence
 
@@ -193,11 +193,10 @@ class _End(io.RawIOBase):
             raise ValueError(self._closed_message)
 
     def abort(self) -> None:
-        """Close this end as somebody who could not go on, without waiting.
+        """Give up: close this end without waiting, and let the other end get an error.
 
-        After a sender the receiver gets every published byte and then
-        StreamAborted, unless the stream was finished already; after a receiver
-        the sender gets ReceiverGone, unless every byte was taken.
+        A receiver gets every published byte and then StreamAborted, unless the stream
+        was finished; a sender gets ReceiverGone, unless every byte was acknowledged.
         """
         if self._is_open:
             try:
@@ -208,7 +207,7 @@ class _End(io.RawIOBase):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close; after an exception, abort."""
+        """Close this end; after an exception, give up."""
         if kind is None:
             self.close()
         else:
@@ -225,14 +224,22 @@ class _End(io.RawIOBase):
         return self._link.role == SENDER
 
     def seekable(self) -> bool:
-        """False: a channel is a stream."""
+        """Return False: a channel is a stream."""
         self._check_open()
         return False
 
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Unsupported: a channel is a stream."""
+        raise io.UnsupportedOperation("seek")
+
+    def truncate(self, size: int | None = None) -> int:
+        """Unsupported: a channel is a stream."""
+        raise io.UnsupportedOperation("truncate")
+
     def __reduce__(self) -> NoReturn:
-        """Unsupported: another process, or another end, opens the channel by its name."""
+        """Unsupported: open the channel by its name instead."""
         raise TypeError(
-            f"{self._name}: cannot pickle or copy an end of a channel; pass its name on, and open that"
+            f"{self._name}: an end of a channel cannot be pickled or copied; open the channel by its name"
         )
 
     def __del__(self) -> None:
@@ -249,39 +256,34 @@ class _End(io.RawIOBase):
 
 
 class Sender(_End):
-    """The writing end of the channel `name`: makes it, and is a raw, writable file.
+    """The writing end of the channel `name`: a raw, writable file (`io.RawIOBase`).
 
-    Returns as soon as the channel exists, whether or not a receiver is there.
-    When a receiver is still attached to an older stream of that name, waits
-    until it has left.  `capacity` is the size of the ring in bytes.  `timeout`
-    bounds every wait, in seconds; None waits as long as it takes, as a FIFO does.
+    Makes the channel, and does not wait for a receiver.  Waits only while a
+    receiver still reads an older stream of that name.
 
-    With `persist`, the stream outlives its receivers: when one leaves early or
-    dies, the next goes on at the first byte that is not acknowledged.
+    capacity       the size of the ring, in bytes
+    timeout        the most seconds that each wait may take; None: no limit; 0: never wait
+    persist        when a receiver leaves early or dies, the next one continues at the
+                   first byte that was not acknowledged
+    file           a path: the ring is in that file, which is made if it is missing.
+                   As with `persist`; what is not acknowledged outlives both processes.
+                   `close()` returns when every byte is on the disk.
+    on_lost        when a stream with `persist` has lost `count` more receivers,
+                   `on_lost(count)` is called, in the thread that writes or closes
+    wait_for_role  while another process is the sender, wait instead of raising
+                   RoleTaken.  If several wait, any of them may be next.
 
-    With `file`, a path, the ring is in that file, which is made if need be: the
-    stream persists, and what is not acknowledged outlives both processes.
-    `close()` then returns when the disk has it, and a receiver may come later.
-    A file of another kind is left as it is; one whose last stream was taken is
-    used again; Undelivered is raised when it has bytes that were not.
+    After `finish()` or `close()` the receiver sees a clean end.  After `abort()`, an
+    exception that leaves the `with` block, or a kill, it gets every published byte and
+    then an error: nobody takes a part for the whole.  (`io.BufferedWriter` closes its
+    Sender even after an exception; a file of `mmapipc.open` gives up.)
 
-    With `wait_for_role`, waits for a role that another sender has, instead of
-    raising RoleTaken.  Of several that wait, any may be the next.
-    (Nobody waits for a receiver of what that one left in a file: Undelivered.)
+    Raises InvalidName, InvalidCapacity, ValueError (timeout), RoleTaken (with the pid
+    of the sender), ChannelTimeout, MemoryRefused, UnsafeMemory, LayoutError (also when
+    the file is of another kind; it is left as it is); Undelivered when the file has bytes
+    that no receiver has acknowledged; NoSuchMapping when its directory is missing.
 
-    A stream that is finished ends cleanly at the receiver.  One that is given
-    up (`abort()`, a `with` block left by an exception, a Sender collected
-    without `close()`, a killed process) gives the receiver every published
-    byte and then an error: a truncated stream is never taken for a whole one.
-    (The `with` block of `io.BufferedWriter` closes the Sender properly even when
-    an exception leaves it; that of `mmapipc.open` gives the stream up.)
-
-    `on_lost(count)` is called, in the thread that writes or closes, when a
-    stream that persists has lost so many more receivers.
-
-    Raises InvalidName, InvalidCapacity, RoleTaken (the error names the other
-    sender's pid), ChannelTimeout, MemoryRefused, UnsafeMemory, LayoutError,
-    Undelivered.
+    Thread-safety: one thread at a time; help(mmapipc.channel) says what others may do.
     """
 
     _link: SendingLink
@@ -322,12 +324,12 @@ class Sender(_End):
         on_lost: Callable[[int], object] | None,
         wait_for_role: bool,
     ) -> rendezvous.Beginning:
-        """What is to be attempted until it succeeds; `_opened` is to follow.  In one step they are `__init__`."""
+        """What to attempt until it succeeds; then call `_opened`.  Together they are `__init__`."""
         super().__init__(name)
         seconds = checked_seconds(name, timeout)
         capacity = operator.index(capacity)
         if not 1 <= capacity <= layout.LARGEST_CAPACITY:
-            raise InvalidCapacity(f"{name}: a ring has at least 1 byte and at most 2**62, not {capacity}")
+            raise InvalidCapacity(f"{name}: the capacity must be from 1 to 2**62 bytes, not {capacity}")
         self._link = SendingLink(
             home(name, file, wait_for_role), seconds, persistent=persist, on_lost=on_lost
         )
@@ -344,6 +346,8 @@ class Sender(_End):
         """Unsupported: this end writes."""
         raise io.UnsupportedOperation("read")
 
+    readall = readline = readlines = read  # type: ignore[assignment]
+
     def readinto(self, buffer: WriteableBuffer) -> int:
         """Unsupported: this end writes."""
         raise io.UnsupportedOperation("readinto")
@@ -351,32 +355,29 @@ class Sender(_End):
     def write(self, data: ReadableBuffer) -> int:
         """Write all of `data`, any buffer; return its size in bytes.
 
-        Waits while the ring is full.  Raises ReceiverGone when the receiver
-        left or died, ChannelTimeout when it took nothing for `timeout` seconds,
-        NoSuchMapping when it waits and the `file` is removed, so that no receiver
-        can come, ValueError when the stream is closed or finished or a reserved
-        view is not yet committed, LayoutError.  With a timeout of 0 it publishes all of
-        `data` or, with ChannelTimeout, nothing.
+        Waits while the ring is full.  With a timeout of 0 it publishes all of `data`, or
+        nothing and raises ChannelTimeout.
 
-        After an error `tell()` says how much was published.  If that was none
-        of `data`, the same may be written again; if it was a part, the stream
-        cannot go on.  Either way `finish()` and `close()` give such a stream
-        up, unless a later write has made good for it.  That holds for whatever
-        is raised, also by a signal handler; but not if the handler runs before
-        the first step of this method, which is as if it ran before the call.
-        An `io.BufferedWriter` around this end drops what it cannot send of a
-        piece larger than its buffer, and a later write makes good for that;
-        the file that `mmapipc.open` gives goes no further instead.
-        (A program that drops what does not fit asks `poll()`, or uses `reserve`
-        and `commit`: what was not written is then not missed.)
+        Raises ReceiverGone when the receiver left or died; ChannelTimeout when it
+        acknowledged nothing for `timeout` seconds; NoSuchMapping when the `file` was
+        removed, so that this would wait for ever; ValueError when this end is closed or
+        finished, or a reserved view is not committed; LayoutError.
+
+        After an error `tell()` shows how much was published.  If it was nothing of `data`,
+        write it again.  If it was a part, nothing can follow.  Until a later write succeeds,
+        `finish()` and `close()` give the stream up.  This holds for every exception, also
+        one that a signal handler raises, unless it comes before the first step of this
+        method.  (To drop data on purpose, use `poll()`, or `reserve` and `commit`.)
+
+        An `io.BufferedWriter` drops what it cannot send of a piece larger than its buffer,
+        and a later write hides that.  A file of `mmapipc.open` does not.
         """
         self._check_open()
         return self._link.half.write(data)
 
     def writelines(self, lines: Iterable[ReadableBuffer]) -> None:
-        """Write all the items, as one `write` does: the small ones of a list or tuple together.
+        """Write all the items; the small ones of a list or tuple together.
 
-        The items of any other iterable are written one by one, as they come.
         Raises as `write` does.
         """
         self._check_open()
@@ -385,19 +386,11 @@ class Sender(_End):
         else:  # a subclass has its own
             super().writelines(lines)
 
-    def make_failures_final(self) -> None:
-        """Let no later write make good for one that failed.
-
-        For what wraps this end, and may forget the bytes of that write.
-        """
-        self._check_open()
-        self._link.half.strict = True
-
     def reserve(self, n: int) -> memoryview:
-        """A writable view of 1 to `n` contiguous free bytes of the ring; waits for at least 1.
+        """Wait for free bytes of the ring; return a writable view of 1 to `n` of them.
 
-        Fill it, then `commit()`.  A second `reserve` before that replaces the
-        first.  Raises as `write` does.
+        Fill it, then call `commit`.  A second `reserve` before that replaces the view.
+        Raises as `write` does.
         """
         self._check_open()
         _check_positive(n)
@@ -409,22 +402,20 @@ class Sender(_End):
     def commit(self, k: int) -> None:
         """Publish the first `k` bytes of the reserved view, and release it.
 
-        Raises ValueError when the view has fewer, ReceiverGone, and BufferError
-        while an object holds the buffer of the view itself, as
-        `struct.iter_unpack` does.  Slices of the view, casts, copies and ctypes
-        objects go unnoticed: the program must not write through them any more.
-        After an error `finish()` and `close()` give the stream up, unless a
-        later commit or write has made good for it.
+        Slices, casts and ctypes objects made of the view must not be used any more; this
+        is not checked.  Raises ValueError when the view has fewer bytes; BufferError while
+        an object such as `struct.iter_unpack` holds the view itself; ReceiverGone.  After
+        an error `finish()` and `close()` give the stream up, until a later call succeeds.
         """
         self._check_open()
         self._link.half.commit(k)
 
     def check_receiver(self) -> None:
-        """Raise ReceiverGone if the receiver is gone, even one that has taken every byte so far.
+        """Raise ReceiverGone if the receiver has gone, even if it has acknowledged every byte so far.
 
-        For a program that waits for something else before it sends more.  Does
-        not wait; a stream that persists loses nothing, so then nothing is
-        raised, nor before the first receiver comes.
+        For a program that waits for something else.  Does not wait.  Raises no
+        ReceiverGone before the first receiver comes, nor with `persist` or `file`;
+        NoSuchMapping when the file was removed.
         """
         self._check_open()
         self._link.raise_if_gone()
@@ -432,21 +423,21 @@ class Sender(_End):
     def finish(self) -> None:
         """Mark the end of the stream, without waiting.  Nothing can be written after it.
 
-        Raises StreamAborted when another process has taken the stream and ended
-        it, or when a write had failed: then the stream is given up.
+        Raises StreamAborted when a write has failed, and gives the stream up; also
+        when another process has taken the stream and ended it.
         """
         self._check_open()
         self._link.finish()
 
     def close(self) -> None:
-        """Mark the end of the stream and wait until the receiver has acknowledged the last byte.
+        """Mark the end of the stream, and wait until the receiver has acknowledged every byte.
 
-        A return without an error means that every byte was taken (an empty
-        stream: that a receiver came); with `file`, which is not waited for,
-        that every byte is on the disk.  Raises ChannelTimeout or ReceiverGone,
-        which say how many bytes were not delivered, StreamAborted when a write
-        had failed or another process took the stream, or NoSuchMapping when
-        the file was removed or replaced; this end is closed all the same.
+        No error means that every byte arrived (of an empty stream: that a receiver came);
+        with `file`, that every byte is on the disk: no receiver is waited for.
+
+        Raises ChannelTimeout or ReceiverGone, which say how many bytes were not delivered;
+        StreamAborted as `finish` does; NoSuchMapping when the file was removed or
+        replaced.  This end is closed in each case.
         """
         if not self._is_open:
             self._mark_closed()
@@ -459,31 +450,30 @@ class Sender(_End):
 
 
 class Receiver(_End):
-    """The reading end of the channel `name`: a raw, readable file.
+    """The reading end of the channel `name`: a raw, readable file (`io.RawIOBase`).
 
-    Waits until there is a stream to attach to.  `timeout` bounds every wait,
-    in seconds; None waits as long as it takes, as a FIFO does.
+    Waits until there is a stream to read.
 
-    Reading gives `b""` only at the end of a stream that its sender finished.
-    A stream that its sender gave up raises StreamAborted, one whose sender was
-    killed SenderDied, each after every byte that was published.
+    timeout        the most seconds that each wait may take; None: no limit; 0: never wait
+    file           the path that the sender has.  The sender may have gone already: what
+                   it left is read, and ends as it ended.
+    wait_for_role  while another process is the receiver, wait instead of raising
+                   RoleTaken.  If several wait, any of them may be next.
 
-    A receiver that leaves before the end gives the sender a BrokenPipeError:
-    ReceiverLeft after `close()`, ReceiverGone when it gives up (`abort()`, a
-    `with` block left by an exception, collected without `close()`) or is killed.
-    Unless the sender made the stream with `persist`: then the next receiver
-    goes on where this one stopped, and `tell()` is not 0 at its start.
-    (The `with` block of `io.BufferedReader` closes the Receiver properly even
-    when an exception leaves it; that of `mmapipc.open` gives up.)
+    A read returns `b""` only at the end of a stream that its sender finished.  If the
+    sender gave up, a read raises StreamAborted, and if it was killed, SenderDied, each
+    after every published byte.
 
-    With `file`, the path that the sender has, the sender may have gone already:
-    what it left is read, and ends as it ended.
+    If a receiver leaves before the end, the sender gets ReceiverLeft (after `close()`) or
+    ReceiverGone (after `abort()`, an exception that leaves the `with` block, or a kill).
+    With `persist` it gets neither: the next receiver continues where this one stopped,
+    and `tell()` is then not 0 at its start.  (`io.BufferedReader` closes its Receiver even
+    after an exception; a file of `mmapipc.open` gives up.)
 
-    With `wait_for_role`, waits for a role that another receiver has, instead of
-    raising RoleTaken.  Of several that wait, any may be the next.
-
-    Raises InvalidName, RoleTaken (the error names the other receiver's pid),
+    Raises InvalidName, ValueError (timeout), RoleTaken (with the pid of the receiver),
     ChannelTimeout, MemoryRefused, UnsafeMemory, LayoutError.
+
+    Thread-safety: one thread at a time; help(mmapipc.channel) says what others may do.
     """
 
     _link: ReceivingLink
@@ -519,52 +509,44 @@ class Receiver(_End):
             self.readinto = self._link.half.readinto  # type: ignore[method-assign]
 
     def poll(self, timeout: float | None = 0.0) -> bool:
-        """Whether a read would not wait: there are bytes, or the end, or an error.
+        """Wait until there is a byte, the end of the stream, or an error; return whether there is.
 
-        Waits until that is so, at most `timeout` seconds; None: as long as it takes.
+        Waits for at most `timeout` seconds; None: no limit.  Raises LayoutError, ValueError.
         """
         self._check_open()
         self._link.half.resume()
         return super().poll(timeout)
 
     def readinto(self, buffer: WriteableBuffer) -> int:
-        """Fill `buffer` with at least 1 byte; return how many, 0 at the end of a finished stream.
+        """Wait for bytes, and move them into `buffer`; return how many, 0 at the end of the stream.
 
-        Waits for the first byte.  The bytes are acknowledged once they are in
-        `buffer`.  Releases the view of an earlier `peek`.  Raises
-        StreamAborted, SenderDied, ChannelTimeout, LayoutError, TypeError for a
-        buffer that is read-only or not in one piece.
+        Acknowledges them, and releases the view of an earlier `peek`.  Raises
+        StreamAborted, SenderDied, ChannelTimeout, LayoutError; TypeError when the buffer
+        is read-only or not in one piece.
 
-        After an error other than the first two, `readinto` and `readall` raise
-        ReadFailed until the program has called `poll`, `read`, `readline` or
-        `peek` of this Receiver: a file that wraps it forgets what it had read
-        before the error, and would skip that.  (What a signal handler raises
-        before the first step of this method goes unnoticed.)
+        A file that wraps a Receiver forgets, at an error, what it had read before, and would
+        skip that.  So after an error other than the first two, `readinto` and `readall`
+        raise ReadFailed until the program calls `poll`, `read`, `readline` or `peek` of the
+        Receiver itself.  (An error that a signal handler raises before the first step of
+        this method does not count.)
         """
         self._check_open()
         return self._link.half.readinto(buffer)
 
-    def check_not_refused(self) -> None:
+    def _check_not_refused(self) -> None:
         """Raise ReadFailed if `readinto` would, see there."""
         self._check_open()
         self._link.half.check_not_refused()
-
-    def refuse_after(self, error: BaseException) -> None:
-        """Let `readinto` and `readall` raise ReadFailed if the error can have lost bytes.
-
-        It came in what wraps this end, and may forget what it had read.
-        """
-        self._link.half.refuse_after(error)
 
     def write(self, data: ReadableBuffer) -> int:
         """Unsupported: this end reads."""
         raise io.UnsupportedOperation("write")
 
     def read(self, n: int | None = -1) -> bytes:
-        """At least 1 and at most `n` bytes, `b""` at the end of a finished stream; all of it without `n`.
+        """Wait for bytes; return 1 to `n` of them, `b""` at the end.  Without `n`, the rest of the stream.
 
-        After a timeout the next call goes on where this one was.  Raises
-        StreamAborted, SenderDied, ChannelTimeout, LayoutError.
+        Raises StreamAborted, SenderDied, ChannelTimeout, LayoutError.  After a timeout the
+        next call continues where this one stopped.
         """
         self._check_open()
         if n is None or n < 0:
@@ -572,34 +554,30 @@ class Receiver(_End):
         return self._link.half.read(n)
 
     def read1(self, n: int | None = -1) -> bytes:
-        """`read`, as a text file that wraps this end calls it; with -1 what is there.
-
-        Refuses to go on as `readinto` does.
-        """
+        """As `read(n)`; without `n`, what is there.  For files that wrap this end: see `readinto`."""
         self._check_open()
         return self._link.half.read1(sys.maxsize if n is None or n < 0 else n)
 
     def readall(self) -> bytes:
-        """Everything up to the end of the stream.
+        """Wait for the end of the stream; return everything up to it.
 
-        Raises as `readinto` does, also when bytes came first: what came before
-        a broken end is not the whole.  Those bytes are there for the next read.
+        Raises as `readinto` does.  The bytes that came before an error are there for the
+        next read.
         """
         self._check_open()
         return self._link.half.readall()
 
     def readline(self, size: int | None = -1) -> bytes:
-        """Bytes up to and with the next newline, at most `size` of them; what is left at the end.
+        """Return the bytes up to and with the next newline, at most `size`; at the end, what is left.
 
-        Raises as `read` does.  When part of a line came before a broken end,
-        returns that part, and the next call raises; when it came before a
-        timeout, raises, and the part is there for the next read.
+        Raises as `read` does.  If a part of a line came before StreamAborted or SenderDied,
+        returns it, and the next call raises.  After a timeout it is there for the next read.
         """
         self._check_open()
         return self._link.half.readline(sys.maxsize if size is None or size < 0 else size)
 
     def readlines(self, hint: int | None = -1) -> list[bytes]:
-        """The lines up to the end of the stream; with `hint` above 0, as many as have so many bytes together.
+        """Return the lines up to the end of the stream; with `hint`, only until they have `hint` bytes.
 
         Raises as `read` does.  The lines before an error are there for the next read.
         """
@@ -607,10 +585,9 @@ class Receiver(_End):
         return self._link.half.readlines(max(hint or 0, 0))
 
     def peek(self, n: int) -> memoryview:
-        """A read-only view of 1 to `n` contiguous unread bytes; empty at the end of a finished stream.
+        """Wait for bytes; return a read-only view of 1 to `n` of them, empty at the end of the stream.
 
-        Waits for at least 1 byte.  The bytes stay the receiver's until
-        `consume()`.  A second `peek`, or a read, releases the first view.
+        They stay in the ring until `consume`.  A second `peek`, or a read, releases the view.
         Raises as `read` does.
         """
         self._check_open()
@@ -618,10 +595,10 @@ class Receiver(_End):
         return self._link.half.peek(n)
 
     def watch_output(self, file: int | io.IOBase) -> None:
-        """Let a wait for bytes end with BrokenPipeError when nobody reads the pipe or socket `file` any more.
+        """Let a wait raise BrokenPipeError as soon as nobody reads the pipe or socket `file` any more.
 
-        For a program that passes the bytes on to that file, which must stay open
-        as long as this end: it would notice no earlier than at its next write.
+        For a program that writes the bytes there.  `file`, a descriptor or a file, must stay
+        open as long as this end.
         """
         self._check_open()
         self._link.watch_output(file if isinstance(file, int) else file.fileno())
@@ -629,14 +606,13 @@ class Receiver(_End):
     def consume(self, k: int) -> None:
         """Acknowledge the first `k` bytes of the view from `peek`, and release it.
 
-        Raises ValueError when the view has fewer, BufferError as
-        `Sender.commit` does.
+        Raises ValueError when the view has fewer bytes; BufferError as `Sender.commit` does.
         """
         self._check_open()
         self._link.half.consume(k)
 
     def close(self) -> None:
-        """Leave the stream.  Before its end, that gives the sender ReceiverLeft, a BrokenPipeError."""
+        """Leave the stream, without waiting.  Before its end, the sender gets ReceiverLeft."""
         if not self._is_open:
             self._mark_closed()
             return
@@ -648,7 +624,7 @@ class Receiver(_End):
 
 def _check_positive(n: int) -> None:
     if n < 1:
-        raise ValueError(f"a view has at least 1 byte, not {n}")
+        raise ValueError(f"a view must have at least 1 byte, not {n}")
 
 
 _open_ends: weakref.WeakSet[_End] = weakref.WeakSet()

@@ -8,23 +8,23 @@
         connection.send("world")
         print(connection.recv())
 
-An address is a name, as of a channel; only processes of the same user can come.
-What is different from the standard's module is more than that promises:
+An address is a name, like that of a channel.  Only processes of the same user can
+connect.  This is different from the standard library's module:
 
     a process that was killed, or ended by    its peer gets ConnectionResetError, after all that
       `os._exit`, with a connection open       was sent; EOFError only after a proper end
     `close()`                                 does not wait; what was sent can still be received
     a message of up to `capacity` bytes       is sent as a whole or not at all: after a timeout
                                                the connection can be used as before
-    a longer one that is cut short            breaks the connection, and both sides are told
-    `timeout`, in seconds                     bounds every wait of a call (ChannelTimeout, which
-                                               is a TimeoutError); None waits as long as it takes
+    a longer one that is cut short            breaks the connection, and both sides get an error
+    `timeout`, in seconds                     limits every wait (ChannelTimeout, which is a
+                                               TimeoutError); None: no limit
     `Client` before its `Listener`            waits for it
     an end of `Pipe()`                        belongs to the process that first uses it
-    `fileno()`                                is unsupported: `wait`, or the `bell`, is how to wait
+    `fileno()`                                is unsupported: use `wait`, or the `bell`
 
-A process that exits, also by an exception, closes its connections.  `send` and
-`recv` pickle as multiprocessing does: unpickle only what you trust.
+A process that exits, also by an exception, closes its connections.  `send` and `recv`
+pickle as multiprocessing does: unpickle only what you trust.
 
 Thread-safety: one thread may send while another receives.  Any thread may `close()`.
 """
@@ -139,7 +139,7 @@ class Connection:
 
     @property
     def timeout(self) -> float | None:
-        """The most seconds that each wait takes, for calls that follow; None: as long as it takes; 0: none."""
+        """The most seconds that each wait of later calls may take; None: no limit; 0: never wait."""
         return self._timeout
 
     @timeout.setter
@@ -151,22 +151,22 @@ class Connection:
 
     @property
     def bell(self) -> Bell:
-        """What an event loop can wait on until there is something to receive."""
+        """The `mmapipc.Bell` of this end: an event loop waits on it for something to receive."""
         self._to_read()
         return Bell(self._used().incoming)
 
     def fileno(self) -> int:
-        """Unsupported: nothing can be read from a descriptor."""
+        """Unsupported: a connection has no descriptor."""
         raise io.UnsupportedOperation("a connection has no descriptor; use wait(), poll(), or its bell")
 
     def send_bytes(self, buf: ReadableBuffer, offset: int = 0, size: int | None = None) -> None:
-        """Send the bytes of any buffer as one message, or `size` of them from `offset` on.
+        """Send any buffer as one message, or `size` bytes of it from `offset` on.
 
-        Waits for room.  Raises BrokenPipeError (ReceiverGone) when the other end
-        is closed or its process is gone, ChannelTimeout, ValueError, OSError when
-        this end is closed or for reading only.  After an error nothing of a
-        message of up to `capacity` bytes was sent, or (when a signal handler
-        raised it) all; a longer one that is cut short is the last (StreamAborted).
+        Waits for room.  Raises BrokenPipeError (ReceiverGone) when the other end is closed
+        or its process is gone; ChannelTimeout; ValueError for a wrong offset or size; OSError
+        when this end is closed or read-only.  After an error nothing of a message of up to
+        `capacity` bytes was sent, or, if a signal handler raised it, all.  A longer message
+        that is cut short is the last: further calls raise StreamAborted.
         """
         put = self._put or self._to_write()
         if size is None and not offset and type(buf) is bytes:
@@ -181,7 +181,7 @@ class Connection:
             raise
 
     def send(self, obj: object) -> None:
-        """Send an object, pickled.  Raises as `send_bytes`, and what pickling raises."""
+        """Pickle an object and send it.  Raises what `send_bytes` and pickling raise."""
         put = self._put or self._to_write()
         data = (_dumps or _import_pickling())(obj)
         try:
@@ -202,15 +202,14 @@ class Connection:
         return data
 
     def recv_bytes(self, maxlength: int | None = None) -> bytes:
-        """The next message.  Waits while there is none.
+        """Wait for the next message; return its bytes.
 
-        Raises EOFError when the other end has closed the connection and all its
-        messages are received; ConnectionResetError (SenderDied) when its process
-        was killed instead; ConnectionAbortedError (StreamAborted) when it could
-        not send a message to its end; ChannelTimeout, after which the message is
-        there for the next call; LayoutError when the memory is damaged; OSError
-        when this end is closed or for writing only, or when the message has more
-        than `maxlength` bytes: then nothing more can be received.
+        After all messages that were sent, raises EOFError when the other end has closed the
+        connection; ConnectionResetError (SenderDied) when its process was killed;
+        ConnectionAbortedError (StreamAborted) when it did not finish a message.  Also raises
+        ChannelTimeout, after which the message is there for the next call; LayoutError when
+        the memory is damaged; OSError when this end is closed or write-only, or when the
+        message is longer than `maxlength` bytes: then nothing more can be received.
         """
         if maxlength is not None and maxlength < 0:
             raise ValueError("negative maxlength")
@@ -221,13 +220,15 @@ class Connection:
                 self._readable, self._take = False, None
             else:
                 self.close()
-            raise OSError(f"a message has more than {maxlength} bytes; nothing more can be received") from None
+            raise OSError(
+                f"the message is longer than maxlength ({maxlength}); nothing more can be received"
+            ) from None
 
     def recv_bytes_into(self, buf: WriteableBuffer, offset: int = 0) -> int:
         """Receive a message into a buffer, from byte `offset` on; return its size in bytes.
 
-        Raises `multiprocessing.BufferTooShort`, which has the message, when there
-        is not enough room; otherwise as `recv_bytes`.
+        Raises `multiprocessing.BufferTooShort`, which has the message, when it does not fit;
+        otherwise as `recv_bytes` does.
         """
         if type(buf) is bytearray and not offset:
             data = self._received()
@@ -239,7 +240,7 @@ class Connection:
         self._to_read()
         with memoryview(buf) as given:
             if given.readonly or not given.c_contiguous:
-                raise TypeError("the buffer has to be writable, and its bytes in one piece")
+                raise TypeError("the buffer must be writable and in one piece")
             if not 0 <= offset <= given.nbytes:
                 raise ValueError("negative offset" if offset < 0 else "offset too large")
             data = self._received()
@@ -250,14 +251,14 @@ class Connection:
         return len(data)
 
     def recv(self) -> Any:
-        """The object that the other end has sent.  Raises as `recv_bytes`, and what unpickling raises."""
+        """Receive an object.  Raises what `recv_bytes` and unpickling raise."""
         data = self._received()
         return (_loads or _import_unpickling())(data)
 
     def poll(self, timeout: float | None = 0.0) -> bool:
-        """Whether there is something to receive, be it an end or an error.
+        """Wait until there is a message, the end, or an error; return whether there is.
 
-        Waits for that, for `timeout` seconds at most; None: as long as it takes.
+        Waits for at most `timeout` seconds; None: no limit.
         """
         self._to_read()
         seconds = None if timeout is None else checked_seconds("poll", max(0.0, timeout))
@@ -273,10 +274,10 @@ class Connection:
             raise OSError(self._reason) from None
 
     def close(self) -> None:
-        """Close this end, without waiting: the other one still gets what was sent, and then EOFError.
+        """Close this end, without waiting.  The other end still gets what was sent, and then EOFError.
 
-        Of an end of `Pipe()` that was never used, and of which another process
-        has a copy, this closes the copy only, and says nothing to the other end.
+        If this is an end of `Pipe()` that was never used, and another process has a copy of
+        it, only this copy is closed, and the other end gets nothing.
         """
         kept, self._kept = self._kept, None
         pair, self._pair = self._pair, None
@@ -335,15 +336,15 @@ def _too_short(data: bytes) -> Exception:
 
 
 class Listener:
-    """Accepts clients at `address`, a name; one is made up when it is None.
+    """Accepts clients at `address`, a name; None: a name is made up.
 
-    Each connection has `capacity` bytes for each direction: a message of up to so
-    many is sent by one step, longer ones pass through in pieces.  `backlog` and one
-    more clients can connect, and send, before they are accepted; others wait.
-    `timeout` bounds each wait of `accept` and of the connections, in seconds.
+    Each connection has `capacity` bytes for each direction: a message of up to that size
+    is sent in one step, a longer one in pieces.  `backlog` + 1 clients can connect, and
+    send, before they are accepted; others wait.  `timeout`, in seconds, limits each wait
+    of `accept` and of the connections; None: no limit.
 
-    `family` can be what the standard's module has for one machine, and says
-    nothing; `authkey` is refused: only processes of the same user can come.
+    `family` may be "AF_UNIX" or "AF_PIPE", and has no effect.  `authkey` must be None: only
+    processes of the same user can connect.
 
     Raises RoleTaken (a FileExistsError) when the name has a listener, and what
     `mmapipc.Sender` raises.  Thread-safety: any thread may call anything.
@@ -366,14 +367,14 @@ class Listener:
         self._lock = _thread.allocate_lock()
         self._reason = f"{name}: the listener is closed"
         self._invitations: introducing.Invitations | None = introducing.Invitations(
-            name, _room(capacity), max(1, operator.index(backlog)) + 1, self._timeout
+            name, _room(name, capacity), max(1, operator.index(backlog)) + 1, self._timeout
         )
         _open.add(self)
         _close_at_exit()
 
     @property
     def address(self) -> str:
-        """The name under which clients come."""
+        """The name at which clients connect."""
         return self._address
 
     @property
@@ -384,11 +385,11 @@ class Listener:
     def accept(self) -> Connection:
         """Wait for a client; return the connection to it.
 
-        Raises ChannelTimeout, OSError when the listener is closed, MemoryRefused
-        when there is no memory for another connection.
+        Raises ChannelTimeout; OSError when the listener is closed; MemoryRefused when there is
+        no memory for another connection.
         """
         if not self._lock.acquire(timeout=-1 if self._timeout is None else self._timeout):
-            raise ChannelTimeout(f"{self._address}: another thread accepts clients")
+            raise ChannelTimeout(f"{self._address}: another thread still accepts after {self._timeout:g} s")
         try:
             invitations = self._opened()
             try:
@@ -408,7 +409,10 @@ class Listener:
         return self._invitations
 
     def close(self) -> None:
-        """Accept nobody any more, and give the name back; clients not yet accepted are told.  Connections go on."""
+        """Stop accepting, and give the name back.
+
+        Clients that were not accepted get an error.  Connections stay open.
+        """
         invitations, self._invitations = self._invitations, None
         if invitations is not None:
             _open.discard(self)
@@ -420,7 +424,7 @@ class Listener:
         invitations, self._invitations = self._invitations, None
         if invitations is not None:
             _open.discard(self)
-            self._reason = f"{self._address}: the process that this one was forked from listens here"
+            self._reason = f"{self._address}: the process that this one was forked from has the listener"
             invitations.disown(self._reason)
 
     def __enter__(self) -> Listener:
@@ -439,10 +443,11 @@ class Listener:
 def Client(
     address: str, family: str | None = None, authkey: None = None, *, timeout: float | None = None
 ) -> Connection:
-    """A connection to the listener at `address`, once there is one that takes another client.
+    """Wait for the listener at `address`, and for room in its backlog; return a connection to it.
 
-    `timeout` bounds that, and each wait of the connection, in seconds.  Raises
-    ChannelTimeout, LayoutError, MemoryRefused; `family` and `authkey` as `Listener`.
+    `timeout`, in seconds, limits that, and each wait of the connection; None: no limit.
+    Raises ChannelTimeout, LayoutError, MemoryRefused, InvalidName.  `family` and `authkey`
+    are as for `Listener`.
     """
     _check_common(family, authkey)
     name = _name(address)
@@ -453,19 +458,21 @@ def Client(
 def Pipe(
     duplex: bool = True, *, capacity: int = DEFAULT_CAPACITY, timeout: float | None = None
 ) -> tuple[Connection, Connection]:
-    """Both ends of a connection; without `duplex` the first only receives, and the second only sends.
+    """Return both ends of a connection; without `duplex` the first receives, and the second sends.
 
-    An end belongs to the process that first uses it: this one, or a forked child,
-    or a process that `multiprocessing` starts and passes it to.  Everywhere else it
-    can only be closed from then on.  When the last process that could still use an
-    end closes it or dies, the other end is told; the memory stays until both ends
-    are used or nobody has one.
+    An end belongs to the process that first uses it: this one, a forked child, or a process
+    that `multiprocessing` starts and passes it to.  Other processes can then only close it.
+    When the last process that can use an end closes it or dies, calls of the other end
+    raise.  The memory stays until both ends are used, or no process has one.
+
+    `capacity`, in bytes, and `timeout`, in seconds, are as for `Listener`.  Raises
+    InvalidCapacity, MemoryRefused, ValueError (timeout).
     """
     global _swept
     if not _swept:
         sweep_connections(_PIPE)  # what processes left that were killed before they used an end
         _swept = True
-    room, seconds = _room(capacity), checked_seconds("Pipe", timeout)
+    room, seconds = _room("Pipe", capacity), checked_seconds("Pipe", timeout)
     first, second = pairing.pipe(_PIPE, (room if duplex else room_for(0), room))
     return (
         Connection(first, writable=duplex, timeout=seconds),
@@ -499,14 +506,14 @@ def _fresh_name() -> str:
 
 def _name(address: object) -> str:
     if not isinstance(address, str):
-        raise TypeError(f"an address is a name, a str, of this machine; not {address!r}")
+        raise TypeError(f"the address must be a name (a str), not {address!r}")
     return address
 
 
-def _room(capacity: int) -> int:
+def _room(name: str, capacity: int) -> int:
     capacity = operator.index(capacity)
     if not 1 <= capacity <= layout.LARGEST_CAPACITY // 2:
-        raise InvalidCapacity(f"a connection has at least 1 byte and at most 2**61, not {capacity}")
+        raise InvalidCapacity(f"{name}: the capacity must be from 1 to 2**61 bytes, not {capacity}")
     return room_for(capacity)
 
 
@@ -515,7 +522,7 @@ def _check_common(family: str | None, authkey: object) -> None:
         raise ValueError(f"{family}: connections are between processes of one machine; leave the family out")
     if authkey is not None:
         raise ValueError(
-            "there is no authkey, since only processes of the same user can connect; leave it out"
+            "an authkey is not needed, since only processes of the same user can connect; leave it out"
         )
 
 

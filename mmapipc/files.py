@@ -1,8 +1,8 @@
 """`open`: an end of a channel as a buffered or a text file.
 
-The files are those of `io`, so their speed and their methods are too.  They
-differ in three ways: a `with` block that an exception leaves gives the stream
-up, a failed write is final, and `poll` waits with a limit.
+The files are those of `io`, with their speed and their methods.  They differ in three
+ways: when an exception leaves the `with` block, the stream is given up; no later write
+can make good for one that failed; and `poll` waits with a limit.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _LONGEST_CHARACTER = 8  # bytes, in any encoding
 
 
 class _AbortingFile(_File):
-    """What the files have in common: who leaves the `with` block by an exception gives up."""
+    """What the files have in common: an exception that leaves the `with` block gives up."""
 
     def _raw(self) -> Receiver | Sender:
         """The end itself."""
@@ -43,7 +43,7 @@ class _AbortingFile(_File):
 
     @property
     def bell(self) -> Bell:
-        """That of the end, see Bell; what is in the buffer counts too."""
+        """The `mmapipc.Bell` of the end, for event loops; it knows what is in the buffer."""
         return Bell(self._raw()._link, self._has_more)
 
     def _has_more(self) -> bool:
@@ -51,11 +51,11 @@ class _AbortingFile(_File):
         return False
 
     def abort(self) -> None:
-        """Close as somebody who could not go on; what is still in the buffer is dropped."""
+        """Give up: close without waiting, drop what is in the buffer, and let the other end get an error."""
         self._raw().abort()
 
     def close(self) -> None:
-        """Send what is in the buffer, and close; when that fails, give the stream up."""
+        """Send what is in the buffer, and close the end.  If that fails, give up and raise the error."""
         if not self.closed:
             try:
                 self.flush()
@@ -65,7 +65,7 @@ class _AbortingFile(_File):
         super().close()
 
     def __reduce__(self) -> NoReturn:
-        """Unsupported.  (In old protocols, pickle would wrap the file, to see its state, and so close it.)"""
+        """Unsupported.  (Old protocols of pickle would wrap the file to see its state, and so close it.)"""
         self._raw().__reduce__()
 
     def __del__(self) -> None:
@@ -76,7 +76,7 @@ class _AbortingFile(_File):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close; after an exception, abort."""
+        """Close; after an exception, give up."""
         if kind is None:
             self.close()
         else:
@@ -100,12 +100,12 @@ class BufferedReceiver(_AbortingFile, io.BufferedReader):
     def _raw(self) -> Receiver:
         return self.raw
 
-    def let_tell(self, tells: bool) -> None:
+    def _let_tell(self, tells: bool) -> None:
         """While a text file is made: let it count how far it has read, for which it wants a `seek`."""
         self._tells = tells
 
     def seekable(self) -> bool:
-        """False, but see `let_tell`."""
+        """False, but see `_let_tell`."""
         return self._tells
 
     def read1(self, size: int = -1, /) -> bytes:
@@ -115,29 +115,27 @@ class BufferedReceiver(_AbortingFile, io.BufferedReader):
             self._handed_on = self._handed_on[-_LONGEST_CHARACTER:] + data
             return data
         except BaseException as error:
-            self.raw.refuse_after(error)
+            self.raw._link.half.refuse_after(error)
             raise
 
     def _has_more(self) -> bool:
         try:
-            self.raw.check_not_refused()
+            self.raw._check_not_refused()
         except ReadFailed:
             return True  # a read raises that
         return self.tell() < self.raw.tell()
 
-    def last_handed_on(self, count: int) -> bytes:
+    def _last_handed_on(self, count: int) -> bytes:
         """The last `count` bytes of what `read1` has returned, or as many of them as are known."""
         return self._handed_on[-count:]
 
     def poll(self, timeout: float | None = 0.0) -> bool:
-        """Whether a read of a byte would not wait; waits for that, at most `timeout` seconds.
+        """Wait until there is a byte, the end of the stream, or an error; return whether there is.
 
-        None waits as long as it takes.
-
-        This, and not a timeout of the read, is how to wait with a limit and go
-        on.  Raises ReadFailed after a read that timed out.
+        Waits for at most `timeout` seconds; None: no limit.  To wait with a limit and then
+        go on, use this and not the timeout of a read, after which it raises ReadFailed.
         """
-        self.raw.check_not_refused()
+        self.raw._check_not_refused()
         return self.tell() < self.raw.tell() or self.raw.poll(timeout)
 
 
@@ -149,15 +147,15 @@ class BufferedSender(_AbortingFile, io.BufferedWriter):
     def __init__(self, raw: Sender, buffer_size: int = BUFFER_SIZE) -> None:
         super().__init__(raw, buffer_size)
         # What `write` refused may be in no buffer any more, so that no later write could make up for it.
-        raw.make_failures_final()
+        raw._link.half.strict = True
 
     def _raw(self) -> Sender:
         return self.raw
 
     def poll(self, timeout: float | None = 0.0) -> bool:
-        """Whether the ring has room for a byte; waits for that, at most `timeout` seconds.
+        """Wait until the ring has room for a byte, or a write would raise; return whether that is so.
 
-        None waits as long as it takes.
+        Waits for at most `timeout` seconds; None: no limit.
         """
         return self.raw.poll(timeout)
 
@@ -166,6 +164,7 @@ class _Text(_AbortingFile, io.TextIOWrapper):
     """A text file over one of the two."""
 
     buffer: BufferedReceiver | BufferedSender
+
     def _raw(self) -> Receiver | Sender:
         return self.buffer.raw
 
@@ -196,9 +195,9 @@ class TextReceiver(_Text):
         line_buffering: bool = False,
         write_through: bool = False,
     ) -> None:
-        buffer.let_tell(True)
+        buffer._let_tell(True)
         super().__init__(buffer, encoding, errors, newline, line_buffering, write_through)
-        buffer.let_tell(False)
+        buffer._let_tell(False)
         self._newline = newline
 
     def reconfigure(self, **options: Any) -> None:
@@ -217,8 +216,8 @@ class TextReceiver(_Text):
         return line
 
     def poll(self, timeout: float | None = 0.0) -> bool:
-        """Whether a read would not wait for the first byte; otherwise as `BufferedReceiver.poll`."""
-        self.buffer.raw.check_not_refused()
+        """Wait until a read would not wait for its first byte; see `BufferedReceiver.poll`."""
+        self.buffer.raw._check_not_refused()
         return self._has_characters() or self.buffer.poll(timeout)
 
     def _has_more(self) -> bool:
@@ -235,7 +234,7 @@ class TextReceiver(_Text):
         if not self._newline:
             decoder = io.IncrementalNewlineDecoder(decoder, False)  # keeps a CR that a LF may follow
         try:
-            return bool(decoder.decode(self.buffer.last_handed_on(count)))
+            return bool(decoder.decode(self.buffer._last_handed_on(count)))
         except UnicodeError:
             return True  # a read raises that
 
@@ -338,29 +337,28 @@ def open(
     "r", "rt"         a TextReceiver: `io.TextIOWrapper` over the first
     "w", "wt"         a TextSender: `io.TextIOWrapper` over the second
 
-    `encoding`, `errors` and `newline` are those of `open`, for text only.
-    `buffering` is the buffer's size in bytes; 0, for binary files only, gives
-    the Receiver or Sender itself; 1, for text files only, sends each line at once.
-    The other options, by name, are those of Receiver and Sender, whose errors
-    are raised too.
+    `encoding`, `errors` and `newline` are those of the built-in `open`, for text only.
+    `buffering` is the size of the buffer in bytes; 0 gives the Receiver or Sender itself
+    (binary only), 1 sends each line at once (text only).  The other options are those of
+    Receiver and Sender, and so are the errors.
 
-    The `with` block of such a file gives the stream up when an exception leaves
-    it.  After a read that timed out, or failed in another way, each further
-    read raises ReadFailed, since the file may have lost bytes: `poll(timeout)`
-    before a read is how to wait with a limit and go on.  After a write that the
-    Sender refused, or did in part only, `close()` raises, and the receiver gets
-    no clean end.  (A signal handler that raises before the Sender's own `write`
-    has begun goes unnoticed, in `read` as well: see there.)
+    If an exception leaves the `with` block of such a file, it gives the stream up.  After
+    a read that timed out or failed, each further read raises ReadFailed, because the file
+    may have lost bytes: to wait with a limit and then go on, call `poll(timeout)` before
+    the read.  After a write that failed, also in part, `close()` raises, and the receiver
+    gets no clean end.  (An error that a signal handler raises before the first step of
+    `Receiver.readinto` or `Sender.write` does not count.)
 
-    Thread-safety: as of the files of `io`, so binary ones are for any threads.
-    Raises ValueError for another mode, and for options that the mode has not.
+    Thread-safety: as of the files of `io`: any threads may use a binary file.
+    Raises ValueError for a wrong mode, and for an option that the mode does not have;
+    LookupError for an unknown encoding.
     """
     if mode not in ("rb", "wb", "r", "rt", "w", "wt"):
-        raise ValueError(f"{name}: the mode is 'rb', 'wb', 'r', 'rt', 'w' or 'wt', not {mode!r}")
+        raise ValueError(f"{name}: the mode must be 'rb', 'wb', 'r', 'rt', 'w' or 'wt', not {mode!r}")
     is_text = "b" not in mode
     if is_text:
         if buffering == 0:
-            raise ValueError(f"{name}: a text file has a buffer; buffering=0 needs 'rb' or 'wb'")
+            raise ValueError(f"{name}: buffering=0 needs mode 'rb' or 'wb'; a text file always has a buffer")
         if encoding not in (None, "locale"):
             codecs.lookup(encoding)  # before anybody sees the end
     else:
@@ -369,8 +367,8 @@ def open(
                 raise ValueError(f"{name}: a binary file has no {option}; use mode {mode[0]!r}")
         if buffering == 1:  # as `open` does
             warnings.warn(
-                f"{name}: line buffering, buffering=1, is for text files; "
-                "this one has a buffer of the usual size",
+                f"{name}: line buffering (buffering=1) is for text files; "
+                "this file has a buffer of the usual size",
                 RuntimeWarning,
                 stacklevel=2,
             )

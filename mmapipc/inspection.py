@@ -1,7 +1,7 @@
-"""Looking at a channel from outside, without a trace, and removing what killed processes left.
+"""Inspecting a channel from outside, and removing what killed processes left of it.
 
-Who looks claims no role, stores nothing, and maps the memory read-only.  What
-is seen is a copy, each value of which was loaded once and checked.
+Inspecting takes no role, stores nothing, and maps the memory read-only.  What
+it returns is a copy, each value of which was loaded once and checked.
 """
 
 from __future__ import annotations
@@ -26,19 +26,34 @@ _LOOKS = 10  # at fields that do not fit each other, before they are called dama
 _MOMENT = 0.01  # seconds that those who leave have for tidying up
 _LOOKS_FOR_A_STREAM = 4  # at a name that seems to be left over and has none
 _LEAVING = 1.0  # seconds for those who are just leaving
+_DIED = layout.STATE_NAMES[layout.DIED]
 
 
 class Side(NamedTuple):
-    """One side of a channel."""
+    """One side of a channel: its sender or its receiver.
 
-    state: str  # a name from `layout`, "absent" without a stream
-    pid: int | None  # of who attached last
-    claimed: bool  # whether its claim stands: it is attached, and lives
-    waiting: int | None  # pid of somebody who has the role and is not attached (yet), 0 when it is not known
+    state    "absent", "open", "finished" (the sender has written everything), "aborted", "closed" or "died"
+    pid      the process that attached last; None if none has
+    claimed  whether that process is alive and attached
+    waiting  the process that has this role and is not attached to this stream; 0 if its id is not
+             known, None if there is none
+    """
+
+    state: str
+    pid: int | None
+    claimed: bool
+    waiting: int | None
 
 
 class Stream(NamedTuple):
-    """What the memory says of its stream."""
+    """The stream in a channel's ring.
+
+    capacity    the size of the ring, in bytes
+    stream_id   a number that no other stream has
+    persistent  whether the sender lets a next receiver continue
+    written     bytes that the sender has written
+    read        bytes that the receiver has read
+    """
 
     capacity: int
     stream_id: int
@@ -48,29 +63,38 @@ class Stream(NamedTuple):
 
     @property
     def in_flight(self) -> int:
-        """Bytes written and not yet acknowledged."""
+        """Bytes that were written and not yet read."""
         return self.written - self.read
 
     @property
     def fill(self) -> float:
-        """How much of the ring they take, in percent."""
+        """How full the ring is, in percent."""
         return 100 * self.in_flight / self.capacity
 
 
-class Look(NamedTuple):
-    """What one look at a channel has seen; `stream` is None when there is none (yet)."""
+class ChannelInfo(NamedTuple):
+    """What `mmapipc.inspect` returns: a channel at one moment.
+
+    name      the channel's name
+    location  where its memory is: a path, or on Windows the name of a section
+    stream    the stream in it, a `Stream`; None if there is none yet
+    sender    the sender's side, a `Side`
+    receiver  the receiver's side, a `Side`
+    exists    whether the channel still existed just after that moment
+    in_file   whether the ring is in a file, where it stays
+    """
 
     name: str
     location: str
     stream: Stream | None
     sender: Side
     receiver: Side
-    exists: bool  # whether there was anything of that name just afterwards
-    in_file: bool = False  # of the user's, where it stays
+    exists: bool
+    in_file: bool = False
 
     @property
     def status(self) -> str:
-        """The whole in one word or two."""
+        """The channel in a word or two, as `mmapipc list` shows it; COMMAND.md explains each."""
         if self.sender.claimed:
             return "running" if self.receiver.claimed else "no receiver"
         if self.receiver.claimed:
@@ -85,13 +109,13 @@ class Look(NamedTuple):
 
     @property
     def ended(self) -> bool:
-        """Whether no byte will move any more."""
+        """Whether it is finished: no byte will be written or read any more."""
         if self.stream is None:
             return self.sender.waiting is None and self.receiver.waiting is None
         return not self.sender.claimed and not (self.receiver.claimed and self.stream.in_flight)
 
     def facts(self) -> dict[str, object]:
-        """All of it, under the names that `--json` gives."""
+        """Return everything as `mmapipc inspect --json` prints it."""
         stream = self.stream
         return {
             "name": self.name,
@@ -117,7 +141,7 @@ class Looker:
         self._home = home(name, file)
         self._memory: Observed | None = None
 
-    def look(self) -> Look:
+    def look(self) -> ChannelInfo:
         """Look once.  A stream, once seen, is looked at to its end, also when its name is gone.
 
         Raises NoChannel when there is nothing of that name, LayoutError,
@@ -129,7 +153,7 @@ class Looker:
             raise NoChannel(f"{self._home.name}: there is no channel {where}")
         return look
 
-    def watch(self) -> Iterator[Look]:
+    def watch(self) -> Iterator[ChannelInfo]:
         """Look again and again until the channel has ended, as the last look shows.  Raises as `look`."""
         look = self.look()
         ended = False
@@ -148,7 +172,7 @@ class Looker:
             self._memory.close()
             self._memory = None
 
-    def _look(self) -> Look:
+    def _look(self) -> ChannelInfo:
         """Look; what cannot have been there at one moment is looked at again."""
         try:
             look = self._look_once()
@@ -171,20 +195,27 @@ class Looker:
             look = anew
         return look._replace(exists=not self._home.in_use()) if look.status == "stale" else look
 
-    def _look_once(self) -> Look:
+    def _look_once(self) -> ChannelInfo:
         where = self._home
         if self._memory is None:
             self._memory = where.observe()
-        # Claims before states, and states before counters: who is seen to be
-        # gone has stored everything that it ever will.
-        holders = _holder(where, SENDER), _holder(where, RECEIVER)
-        seen = None if self._memory is None else _read(where, self._memory, *holders)
+        for _ in range(_LOOKS):
+            # Claims before states, and states before counters: who is seen to be
+            # gone has stored everything that it ever will.
+            holders = _holder(where, SENDER), _holder(where, RECEIVER)
+            seen = None if self._memory is None else _read(where, self._memory, *holders)
+            # One that attached between the two looks as if it had died.
+            if seen is None or all(
+                side.state != _DIED or side.pid != _holder(where, role)
+                for role, side in ((SENDER, seen[1]), (RECEIVER, seen[2]))
+            ):
+                break
         if seen is None:
             # Perhaps its creator died, and the next one makes another.
             self.close()
             seen = None, _nobody(holders[0]), _nobody(holders[1])
         stream, sender, receiver = seen
-        return Look(where.name, where.location, stream, sender, receiver, where.exists(), where.kept)
+        return ChannelInfo(where.name, where.location, stream, sender, receiver, where.exists(), where.kept)
 
 
 def _holder(where: InMemory | InFile, role: str) -> int | None:
@@ -232,25 +263,48 @@ def _side(state: int, alive: tuple[int, ...], pid: int, holder: int | None) -> S
     # Who newly holds a role settles the state that a dead predecessor left, but
     # not that of one which had finished: the pids tell them apart.
     claimed = state in alive and holder == pid
-    return Side(layout.STATE_NAMES[state], pid or None, claimed, None if claimed else holder)
+    shown = _DIED if state == layout.OPEN and not claimed else layout.STATE_NAMES[state]
+    return Side(shown, pid or None, claimed, None if claimed else holder)
 
 
 def _nobody(holder: int | None) -> Side:
     return Side(layout.STATE_NAMES[layout.ABSENT], None, False, holder)
 
 
-def names() -> list[str]:
-    """The user's channels, and what is left of some.  Raises MemoryRefused where the system does not tell."""
+def channels() -> list[str]:
+    """Return the names of this user's channels, sorted; also of those that only killed processes have left.
+
+    Channels in files (`file=`) are not among them.  Any thread may call this.
+    Raises MemoryRefused on Windows, where no public call lists named objects.
+    """
     return system.channels()
+
+
+def inspect(name: str, *, file: str | None = None) -> ChannelInfo:
+    """Return what the channel `name` is like now, as a `ChannelInfo`.
+
+    `file` is the path of the file that its ring is in, if it is in one.  This
+    is read-only, never blocks the two ends, and tolerates damaged memory.  Any
+    thread may call it.
+
+    Raises NoChannel when there is no such channel, InvalidName, LayoutError
+    when the memory is damaged or not a channel, UnsafeMemory when another user
+    could change it, MemoryRefused when the system does not let it be read.
+    """
+    with contextlib.closing(Looker(name, file)) as looker:
+        return looker.look()
 
 
 def remove(name: str) -> None:
     """Delete what killed processes have left of a channel, or of a listener and its connections.
 
-    Raises NoChannel when there is nothing, RoleTaken while somebody has a
-    role, LayoutError when the memory is no channel of this version,
-    MemoryRefused, and UnsafeMemory when something of another kind, or another
-    user's, is in the place of a part of it: the other parts are removed first.
+    Any thread may call this.  It waits for a second at most.
+
+    Raises NoChannel when there is nothing, RoleTaken while a process has one of
+    its ends, InvalidName, LayoutError when the memory is not a channel of this
+    version, MemoryRefused, and UnsafeMemory when something of another kind, or
+    another user's, is in the place of a part of it: the other parts are removed
+    first.
     """
     where = InMemory(name)
     if not where.exists() and not where.roles.parts():

@@ -1,7 +1,7 @@
-"""`Mapping`: shared memory alone, by name, by tagname or of a file, as a memoryview; and its `Guard`.
+"""`Mapping`: shared memory without a stream, by name, by tagname or of a file; and its `Guard`.
 
-The memory is the system's `Memory`, as under every channel; here it belongs
-to whoever has it open, there to the two ends.
+The memory is the system's `Memory`, as under every channel.  Here it belongs to
+everybody who has it open; there it belongs to the two ends.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ _FORKED = "a forked child does not inherit the mapping; open it again there"
 
 
 class Guard:
-    """What `Mapping.lock` returns: exclusive use of the memory, for a `with` block.
+    """What `Mapping.lock` returns: inside its `with` block nobody else has the lock.
 
-    Each thread has a guard of its own.
+    Thread-safety: each thread calls `lock` for a guard of its own.
     """
 
     abandoned: bool = False
-    """Whether who had the lock before ended without releasing it: the data may be half written."""
+    """Whether the last holder ended without releasing the lock: the data may be half written."""
 
     def __init__(self, mapping: Mapping, timeout: float | None, tagname: str | None) -> None:
         self._mapping = mapping
@@ -61,8 +61,8 @@ class Guard:
             if not guard.acquire(self._timeout):
                 pid = guard.holder()
                 raise ChannelTimeout(
-                    f"{self._mapping._label}: {f'pid {pid}' if pid else 'somebody else'} has the lock, "
-                    f"and kept it for the {self._timeout:g} s that we waited"
+                    f"{self._mapping._label}: {f'pid {pid}' if pid else 'somebody else'} "
+                    f"still has the lock after {self._timeout:g} s"
                 )
             self._taken, self.abandoned = guard, guard.abandoned
         except BaseException:
@@ -79,46 +79,40 @@ class Guard:
 
 
 class Mapping:
-    """Memory that several processes see: `buf`, a memoryview of bytes.
+    """Memory that several processes share: `buf`, a memoryview of bytes.
 
-    Without `file`, memory by `name`, zero when it is made; without a name and a
-    tagname, by one that is made up.  It lives while somebody has it open, and no
-    longer; what killed holders had is gone with them.  With `create`, makes it
-    with `size` bytes or opens what is there (as CreateFileMapping does;
-    `created` tells which), unless `exist_ok` is False; with `create=False` only
-    opens it (as OpenFileMapping does), and size 0 is the size that it has.
-
-    With `tagname` in the place of `name`, memory that any program knows by that
-    name: on Windows the mapping object of that name, on POSIX (Linux) what
-    `shm_open` opens, and so a `multiprocessing.shared_memory` on both.  On Windows
-    it goes with the last one who has it open; on POSIX it stays, also after us,
-    until `unlink`.  To open it stores nothing there.  Who cuts the memory short
-    on POSIX ends every process that then touches the missing part (SIGBUS).
-
-    With `file`, a path, an open file or a descriptor, the bytes are the file's.
-    Size 0 is the file's own; a larger one extends it with zeros, and makes a
-    missing file (for its owner only), if `create` and `access` allow that.  A
-    name given as well lives as above, and then `created` and `exist_ok` are about
-    the name; everybody who uses it gives the same file (on Windows the first
-    one's is what they get).
-
-    `access` is "write"; "read", where a store raises TypeError; or "copy",
-    where stores are seen here and nowhere else.  "read" and "copy" need the right
-    to read only.  The view begins `offset` bytes in, a multiple of
-    `mmap.ALLOCATIONGRANULARITY`, and has `length` bytes, or those up to the end.
-
-    The name of a channel is not given while somebody has one of its roles.
+    name      the memory of this name, zero when it is made.  It lives while a process
+              has it open; kills leave nothing.  Without name, tagname and file, a name
+              is made up.  A name cannot be used while a channel of that name has an end.
+    tagname   the memory that any program knows by this name: on Windows a mapping
+              object, on Linux what `shm_open` opens, and on both what
+              `multiprocessing.shared_memory` makes.  On Windows it lives while a process
+              has it open, on Linux until `unlink`.  To open it stores nothing there.
+              On Linux, a program that shortens it kills every process that then touches
+              the missing part (SIGBUS).
+    file      a path, an open file or a descriptor: the bytes are the file's.  Together
+              with a name, `created` and `exist_ok` are about the name, and everybody who
+              uses the name must give the same file (on Windows they get the first one's).
+    size      in bytes.  0: as large as what exists.  A file that is shorter is extended
+              with zeros, and one that is missing is made, only for its owner, if `create`
+              and `access` allow that.
+    create    make what does not exist, as CreateFileMapping does; False: only open, as
+              OpenFileMapping does
+    exist_ok  False: raise MappingExists instead of opening what exists
+    access    "write"; "read": a store raises TypeError; or "copy": nobody else sees what
+              you store.  "read" and "copy" need the right to read only.
+    offset    where the view begins, in bytes: a multiple of `mmap.ALLOCATIONGRANULARITY`
+    length    how many bytes the view has; None: up to the end
 
     From Python 3.12 on the mapping itself is a buffer, as `buf` is everywhere.
 
-    Raises InvalidName, InvalidSize (no bytes), InvalidView, NoSuchMapping,
-    MappingExists, MappingTooSmall, NameTaken (by an object of another kind),
-    FileRefused, UnsafeMemory, MemoryRefused.
+    Raises InvalidName, InvalidSize, InvalidView, NoSuchMapping, MappingExists,
+    MappingTooSmall, NameTaken, FileRefused, UnsafeMemory, MemoryRefused; ValueError and
+    TypeError for other wrong arguments.
 
-    Thread-safety: any thread may use `buf`; nothing orders their stores, or
-    other processes', but `lock`.  One thread at a time may open and close.  A
-    forked child does not inherit the mapping: there it is closed.  Nor is it
-    pickled: give the name to the other process, which opens it.
+    Thread-safety: any thread may use `buf`, but only `lock` orders what threads and
+    processes store.  One thread at a time may open and close.  After a fork, the mapping
+    is closed in the child.  It cannot be pickled: give its name to the other process.
     """
 
     _view: contract.View | None = None  # set while open
@@ -139,28 +133,28 @@ class Mapping:
     ) -> None:
         for given in (name, tagname):
             if given is not None and not isinstance(given, str):
-                raise TypeError(f"the name of a mapping is a str, not {type(given).__name__}")
+                raise TypeError(f"the name of a mapping must be a str, not {type(given).__name__}")
         if name is not None and tagname is not None:
-            raise InvalidName(f"{name}: a mapping has a name or a tagname, not both")
+            raise InvalidName(f"{name}: give a name or a tagname, not both")
         if name is None and tagname is None and file is None:
             if not create:
-                raise InvalidName("(no name): give the name, the tagname or the file of what is to be opened")
+                raise InvalidName("(no name): give the name, the tagname or the file to open")
             name, exist_ok = f"mapping-{os.urandom(8).hex()}", False
         of_file = None if file is None else _place(name or tagname, file)
         self._name = name if tagname is None else tagname
         self._label = label = self._name or (of_file.name if of_file else "")
         self._is_tagged = tagname is not None
         if not (create or exist_ok):
-            raise ValueError(f"{label}: exist_ok=False makes something new, so create must not be False")
+            raise ValueError(f"{label}: exist_ok=False makes something new, so it needs create=True")
         if access not in _ACCESS:
-            raise ValueError(f"{label}: access is 'write', 'read' or 'copy', not {access!r}")
+            raise ValueError(f"{label}: access must be 'write', 'read' or 'copy', not {access!r}")
         self._access = _ACCESS[access]
         size, offset = operator.index(size), operator.index(offset)
         length = None if length is None else operator.index(length)
         if not 0 <= size <= _LARGEST_SIZE or not size and create and of_file is None:
             raise InvalidSize(
-                f"{label}: a mapping has at least 1 byte and at most 2**62, not {size}; "
-                "give a size, or create=False to open what is there"
+                f"{label}: the size must be from 1 to 2**62 bytes, not {size}; "
+                "use create=False to open memory with the size that it has"
             )
         place = None
         if tagname is not None:
@@ -179,7 +173,7 @@ class Mapping:
         try:
             there = self._memory.size()
             if size > there:
-                raise MappingTooSmall(f"{label}: there are {in_bytes(there)}, not {size}; ask for fewer")
+                raise MappingTooSmall(f"{label}: the memory has {in_bytes(there)}, not {size}; ask for fewer")
             self._size = size or there
             length = self._check_view(self._size, offset, length)
             self._view = self._memory.view(length, offset, self._access)
@@ -193,20 +187,20 @@ class Mapping:
         if offset % mmap.ALLOCATIONGRANULARITY:
             raise InvalidView(
                 f"{self._label}: offset {offset} is not a multiple of {mmap.ALLOCATIONGRANULARITY} "
-                "(mmap.ALLOCATIONGRANULARITY); begin at one and skip the rest"
+                "(mmap.ALLOCATIONGRANULARITY); use the multiple below it"
             )
         if length is None:
             length = size - offset
         if offset < 0 or length < 1 or offset + length > size:
             raise InvalidView(
-                f"{self._label}: a view of {in_bytes(length)} from {offset} on is not inside the {size} "
-                "that there are; move it there"
+                f"{self._label}: the view must have at least 1 byte and be inside the mapping of "
+                f"{in_bytes(size)}, not {in_bytes(length)} at offset {offset}"
             )
         return length
 
     @property
     def buf(self) -> memoryview:
-        """The view's bytes.  ValueError once closed."""
+        """The bytes of the view.  Raises ValueError when the mapping is closed."""
         return self._check_open().buf
 
     def __buffer__(self, flags: int, /) -> memoryview:
@@ -214,7 +208,7 @@ class Mapping:
 
     @property
     def name(self) -> str | None:
-        """The name or tagname, as given or made up; None of a file without one."""
+        """The name or tagname, as given or made up; None for a file without one."""
         return self._name
 
     @property
@@ -224,23 +218,22 @@ class Mapping:
 
     @property
     def size(self) -> int:
-        """Bytes of the whole mapping, not of the view: as asked for, else as found.
+        """How many bytes the whole mapping has: as asked for, else as found.
 
-        On Windows named memory is found in whole pages.
+        On Windows named memory that is found has whole pages.
         """
         return self._size
 
     @property
     def created(self) -> bool:
-        """Whether the name was new (no ERROR_ALREADY_EXISTS); without a name, whether the file was."""
+        """Whether this made the name (no ERROR_ALREADY_EXISTS); without a name, whether it made the file."""
         return self._created
 
     def flush(self, offset: int = 0, length: int | None = None) -> None:
-        """Bring what was stored to the file, and return when the disk has it.
+        """Write `length` bytes of the view, from `offset` on, to the file; return when the disk has them.
 
-        Of `length` bytes of the view from `offset` on, by default of all.  Does
-        nothing for memory without a file, and unless `access` is "write".
-        Raises InvalidView, MemoryRefused, ValueError once closed.
+        By default all bytes.  Does nothing without a file, or unless `access` is "write".
+        Raises InvalidView, MemoryRefused; ValueError when the mapping is closed.
         """
         view = self._check_open()
         there = len(view.buf)
@@ -248,27 +241,27 @@ class Mapping:
         length = there - offset if length is None else operator.index(length)
         if not 0 <= offset <= offset + length <= there:
             raise InvalidView(
-                f"{self._label}: {in_bytes(length)} from {offset} on are not inside the {there} of the view"
+                f"{self._label}: {in_bytes(length)} at offset {offset} cannot be flushed: "
+                f"the view has {in_bytes(there)}"
             )
         if length and self._access == mmap.ACCESS_WRITE:
             view.flush(offset, length)
 
     def lock(self, *, timeout: float | None = None, tagname: str | None = None) -> Guard:
-        """Return a `Guard`, for `with`: nobody else has the memory's lock meanwhile, in any process.
+        """Return a `Guard`: `with mapping.lock() as guard:` lets nobody else have the memory's lock.
 
-        It holds back only who takes it too.  Waits at most `timeout` seconds; None:
-        as long as it takes.  A process that ends, or is killed, loses the lock;
-        `guard.abandoned` tells the next holder.
+        It holds back only those who use the lock too, in any process.  Waits for at most
+        `timeout` seconds; None: no limit.  A process that ends, or is killed, loses the
+        lock, and `guard.abandoned` is then true for the next holder.
 
-        On Windows it is a mutex, whose name is the memory's and `+lock`, and of a
-        file one that belongs to the file; with `tagname` any other program's, made
-        if it is not there.  On POSIX it is a lock on the memory's file that other
-        programs than mmapipc do not see; who may only read shares it with others
-        who may only read; `abandoned` is told about processes of the same user.
+        On Windows it is a mutex, named as the memory and `+lock`, and for a file one that
+        belongs to the file; with `tagname` the mutex of any program, made if it is missing.
+        On POSIX it is a lock on the memory's file, which only mmapipc sees.  Processes that
+        may only read share it, and `abandoned` is known of processes of the same user.
 
-        Raises ValueError here; when the block begins ChannelTimeout, AlreadyLocked
-        (this thread has the lock), InvalidName, NameTaken, MemoryRefused,
-        FileRefused, ValueError once closed.
+        Raises ValueError for a wrong timeout.  At the start of the block: ChannelTimeout,
+        AlreadyLocked (this thread has the lock), InvalidName, NameTaken, MemoryRefused,
+        FileRefused, ValueError (the mapping is closed).
         """
         return Guard(self, checked_seconds(self._label, timeout), tagname)
 
@@ -277,21 +270,21 @@ class Mapping:
         return self._memory.guard(tagname)
 
     def unlink(self) -> None:
-        """Take the tagname away from the memory, which stays with those who have it; also once closed.
+        """Remove the tagname; those who have the memory open keep it.  Also works when closed.
 
-        On Windows tagnames go by themselves: nothing to do.  Raises NoSuchMapping
-        when the tagname is gone or other memory's by now, FileRefused; ValueError
-        without a tagname: a name goes by itself, and a file is the user's.
+        On Windows tagnames go by themselves, so this does nothing.  Raises ValueError without
+        a tagname; NoSuchMapping when the tagname is gone or belongs to other memory now;
+        FileRefused.
         """
         if not self._is_tagged:
             raise ValueError(f"{self._label}: only a tagname can be unlinked")
         self._memory.unlink()
 
     def close(self) -> None:
-        """Let go of memory and name; the last to do so ends a name.
+        """Let go of the memory and the name; both are gone when the last process does so.
 
-        Raises BufferError, and stays open, while there is a slice or an array
-        made of `buf`; take `buf` anew then.
+        Raises BufferError, and stays open, while a slice or an array of `buf` exists; `buf`
+        itself must then be taken anew.
         """
         if self._view is not None:
             try:
@@ -318,7 +311,7 @@ class Mapping:
         return self._view
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError(f"{self._label}: a mapping is not pickled; give its name, and open that there")
+        raise TypeError(f"{self._label}: a mapping cannot be pickled; give its name, and open it there")
 
     def __enter__(self) -> Self:
         self._check_open()
@@ -355,7 +348,9 @@ def _place(name: str | None, file: str | bytes | os.PathLike[str] | HasFileno | 
         path = os.fsdecode(file)
         return Place(name or path, path)
     if not isinstance(file, int) and not hasattr(file, "fileno"):
-        raise TypeError(f"the file of a mapping is a path, a file or a descriptor, not {type(file).__name__}")
+        raise TypeError(
+            f"the file of a mapping must be a path, a file or a descriptor, not {type(file).__name__}"
+        )
     descriptor = file if isinstance(file, int) else file.fileno()
     known = getattr(file, "name", None)
     path = known if isinstance(known, str) else f"descriptor {descriptor}"

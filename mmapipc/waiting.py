@@ -1,7 +1,7 @@
-"""`wait`, for several ends at once, and `Bell`, an end as an event loop can wait for it.
+"""`wait`, which waits for several ends at once, and `Bell`, on which an event loop waits for one.
 
-The other end rings the bell when it has moved bytes, or leaves.  Until then
-nobody looks, except every half second or so: who was killed rings nobody.
+The other end rings the bell when it has moved bytes, or leaves.  A process that was
+killed does not ring, so an end that waits also looks every half second or so.
 """
 
 from __future__ import annotations
@@ -23,26 +23,25 @@ if TYPE_CHECKING:
 
 
 class Bell:
-    """What an event loop waits on for one end: `end.bell`, also of the files that `mmapipc.open` gives.
+    """What an event loop waits on for one end: `end.bell`, also of a file of `mmapipc.open`.
 
-    A loop watches the descriptor, or on Windows the handle, and each time that
-    it is ready, and once at the start, does this:
+    The loop watches the descriptor, on Windows the handle.  At the start, each time that
+    it is ready, and at least every half second, do this:
 
         while not bell.arm():
             ...            # move what can be moved without waiting, or stop at an end or an error
         ...                # armed: go back to sleep
 
-    A ring is a hint: `arm` says what there is.  Whatever else waits at this end
-    (a read, a write, `poll`, `mmapipc.wait`) disarms the bell, so `arm` comes
-    last.  Who was killed rings nobody, and except on Linux a ring can, rarely,
-    be missed: let the loop do the same every half second at least, and `arm`
-    tells of a death too.  Before the end is closed, let the loop forget the
-    descriptor.
+    A ring is only a hint; `arm` says whether there is something to do.  Another call that
+    waits (a read, a write, `poll`, `mmapipc.wait`) disarms the bell, so call `arm` last.
+    The half second is for the other end that was killed, which does not ring, and for
+    a ring that is missed, which is rare, and does not happen on Linux.  Remove the
+    descriptor from the loop before you close the end.
 
-    Thread-safety: as of the end, one thread at a time.  Each call raises
-    ValueError when the end is closed (`arm` also when the stream is finished),
-    and io.UnsupportedOperation where there are no bells (in a directory that
-    cannot have FIFOs, or has something else in their place).
+    Thread-safety: as of the end, one thread at a time.  Each call raises ValueError when
+    the end is closed (`arm` also when the stream is finished), and
+    io.UnsupportedOperation where there are no bells: the directory cannot have FIFOs, or
+    has something else in their place.
     """
 
     def __init__(self, link: Link, has_more: Callable[[], bool] | None = None) -> None:
@@ -50,7 +49,7 @@ class Bell:
         self._file_has_more = has_more
 
     def fileno(self) -> int:
-        """The descriptor that can be read from once the bell has rung, until `arm` or `disarm` empties it.
+        """Return the descriptor, which is ready for reading from a ring until `arm` or `disarm`.
 
         Do not read from it.  Raises io.UnsupportedOperation on Windows.
         """
@@ -58,24 +57,24 @@ class Bell:
 
     @property
     def handle(self) -> int:
-        """The handle of a semaphore that a ring sets, and a wait for it resets.
+        """The handle of a semaphore: a ring sets it, and a wait for it resets it.
 
         Do not release it.  Raises AttributeError on POSIX.
         """
         return self._bells().handle
 
     def arm(self) -> bool:
-        """True: there is nothing to do, the bell rings when there is.  False: there is, and nothing is armed.
+        """Return True if there is nothing to do: the bell will ring when there is.  False: do it now.
 
-        That is a byte to read, or room for one to write, or an end, or an error.
-        Empties the bell first.  Now and then asks the system whether the other end lives.
+        That is: a byte to read, room for a byte to write, the end of the stream, or an
+        error.  Empties the bell.  Now and then asks the system whether the other end lives.
         """
         self._bells()
         self._link.half.check_not_shut()
         return not self._has_more() and self._link.waiter.arm(self._link.has_news)
 
     def disarm(self) -> None:
-        """Let the bell ring no more, and forget what has rung; look yourself for what there is."""
+        """Let the bell ring no more, and forget a ring that has come."""
         bells = self._bells()
         self._link.waiter.take_back()
         bells.drain()
@@ -90,7 +89,7 @@ class Bell:
             link.half.check_not_shut()
         if link.bells is None:
             raise io.UnsupportedOperation(
-                f"{link.name}: no bells are to be had for this channel; use poll() or mmapipc.wait()"
+                f"{link.name}: there are no bells for this channel; use poll() or mmapipc.wait()"
             )
         return link.bells
 
@@ -98,24 +97,23 @@ class Bell:
 def wait(ends: Iterable[_T], timeout: float | None = None) -> list[_T]:
     """Wait until some of `ends` are ready; return those that are, in the order given.
 
-    Waits for `timeout` seconds at most, and returns an empty list then; None:
-    as long as it takes; 0: not at all.  A Receiver, or a file that reads, is
-    ready when a read of a byte would not wait; a Sender, or a file that writes,
-    when the ring has room for a byte; each also when the next call would raise
-    an error, or tell of the end.  Nothing is moved by that, and no view released.
+    Waits for at most `timeout` seconds, and then returns an empty list; None: no limit;
+    0: does not wait.  A Receiver, or a file that reads, is ready when a read of a byte
+    would not wait; a Sender, or a file that writes, when the ring has room for a byte;
+    each also when the next call would raise, or return the end of the stream.  Moves no
+    bytes, and releases no view.
 
-    Beside ends and the files of `mmapipc.open`, `ends` may have descriptors and
-    objects with a `fileno()` that is one, ready when they can be read from; on
-    Windows handles, and what `multiprocessing.connection.wait` takes.
+    `ends` may also have connections, descriptors and objects with a `fileno()`, which are
+    ready when they can be read from; on Windows handles, and what
+    `multiprocessing.connection.wait` takes.
 
-    Sleeps once for all, until a bell rings.  That the other end was killed is
-    told within half a second or so.  On Windows a thread waits for 59 handles
-    at most, and an end has one or two: with more there are more threads, while
-    it sleeps.
+    A kill of the other end is noticed within about half a second.  On Windows a thread
+    waits for at most 59 handles, and an end has one or two: for more ends, more threads
+    run while this waits.
 
-    Thread-safety: one thread at a time for each end, as always.  Raises
-    ValueError when an end is closed, or is closed by another thread meanwhile,
-    and for a wrong timeout; TypeError for what cannot be waited for.
+    Thread-safety: one thread at a time for each end.  Raises ValueError when an end is
+    closed, also by another thread while this waits, and for a wrong timeout; TypeError for
+    what cannot be waited for.
     """
     ends = list(ends)
     seconds = checked_seconds("wait", timeout)
@@ -124,7 +122,7 @@ def wait(ends: Iterable[_T], timeout: float | None = None) -> list[_T]:
     for each, bell in zip(ends, bells):
         if bell is None:
             if not isinstance(each, int) and not hasattr(each, "fileno"):
-                raise TypeError(f"wait: {each!r} is no end, no descriptor or handle, and has none")
+                raise TypeError(f"wait: {each!r} is not an end of a channel, and has no descriptor or handle")
             others.append(each)
         else:
             bell._link.half.check_not_shut()

@@ -19,11 +19,12 @@ class Terminal:
         self.longest = 0
         self.draws = 0
         self.rest = ""  # the beginning of a sequence
+        self.behind: tuple[list[str], int, int] | None = None  # the first screen, while the other is shown
 
     def write(self, text: str) -> None:
         text = self.rest + text
-        self.rest = re.search(r"(\x1b[^A-Z]*|\r)?\Z", text)[0]
-        for part in re.findall(r"\x1b\[\d*[A-Z]|\r\n|\r|[^\x1b\r]+", text.removesuffix(self.rest)):
+        self.rest = re.search(r"(\x1b[^A-Za-z]*|\r)?\Z", text)[0]
+        for part in re.findall(r"\x1b\[[?0-9]*[A-Za-z]|\r\n|\r|[^\x1b\r]+", text.removesuffix(self.rest)):
             if part == "\r\n":
                 self.row += 1
                 if self.row == len(self.lines):
@@ -31,9 +32,13 @@ class Terminal:
                 self.column = 0
             elif part == "\r":
                 self.column = 0
-            elif part.endswith("A") and part.startswith("\x1b"):
-                self.row -= int(part[2:-1])
-                assert self.row >= 0, "above the top"
+            elif part == "\x1b[?1049h":
+                self.behind = self.lines, self.row, self.column
+                self.lines, self.row, self.column = [""], 0, 0
+            elif part == "\x1b[?1049l":
+                self.lines, self.row, self.column = self.behind
+            elif part == "\x1b[H":
+                self.row = self.column = 0
                 self.draws += 1
             elif part == "\x1b[K":
                 self.lines[self.row] = self.lines[self.row][: self.column]

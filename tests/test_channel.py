@@ -738,9 +738,9 @@ class Polling(ChannelTest):
         with self.both() as ends:
             for end in ends:
                 for wrong in (float("nan"), -1, "soon", float("inf"), 1e300, 10**400):
-                    with self.assertRaisesRegex(ValueError, f"{self.name}: a timeout is"):
+                    with self.assertRaisesRegex(ValueError, f"{self.name}: the timeout must be"):
                         end.poll(wrong)
-                    with self.assertRaisesRegex(ValueError, f"{self.name}: a timeout is"):
+                    with self.assertRaisesRegex(ValueError, f"{self.name}: the timeout must be"):
                         end.timeout = wrong
                 end.timeout = 0
                 self.assertEqual(end.timeout, 0)
@@ -876,7 +876,7 @@ class Timeouts(ChannelTest):
     def test_a_receiver_that_takes_nothing(self):
         with self.both(capacity=4, timeout=0.05) as (sender, receiver):
             sender.write(b"abcd")
-            self.check(lambda: sender.reserve(1), "took nothing")
+            self.check(lambda: sender.reserve(1), "read nothing")
             receiver.read(1)
             self.check(sender.close, "3 bytes were not delivered")
             self.assertEqual(receiver.read(), b"bcd")
@@ -917,7 +917,7 @@ class Timeouts(ChannelTest):
         with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
             first.write(b"old")
             first.abort()
-            self.check(lambda: mmapipc.Sender(self.name, timeout=0.05), "still attached")
+            self.check(lambda: mmapipc.Sender(self.name, timeout=0.05), "still reads")
             waiting = Background(lambda: mmapipc.Sender(self.name, timeout=DEADLINE))
             self.assertEqual(receiver.read(9), b"old")
             with self.assertRaises(mmapipc.StreamAborted):

@@ -1,5 +1,6 @@
 """The two commands, as separate processes."""
 
+import argparse
 import contextlib
 import itertools
 import os
@@ -13,7 +14,7 @@ from pathlib import Path
 from unittest import mock
 
 import mmapipc
-from mmapipc._cli.arguments import parse, parse_size
+from mmapipc._cli.arguments import parse, parse_duration, parse_size
 from mmapipc._meeting import homes
 
 from .helpers import DEADLINE, MMAPIPC, PYTHON, WINDOWS, Background, ChannelTest, Child, by_signal, eventually, noise
@@ -129,7 +130,7 @@ class Endings(ChannelTest):
     def test_what_was_not_even_read_was_not_delivered_either(self):
         sent = self.file(bytes(10_000))
         waits = ("--capacity", "1000", "--timeout", "0.1")
-        self.check(self.send(sent, *waits), 4, "1000 bytes were not delivered, nor anything after them\n")
+        self.check(self.send(sent, *waits), 4, "1000 bytes were not delivered; the rest was not sent\n")
         self.check(self.send(self.file(bytes(999)), *waits), 4, " 999 bytes were not delivered\n")
 
     def test_a_persistent_stream_goes_on_with_the_next_receiver(self):
@@ -262,10 +263,19 @@ class Endings(ChannelTest):
         self.assertEqual(sender.end(), (0, b"", ""))
 
     def test_help_tells_the_exit_codes(self):
-        for arguments in (["--help"], ["send", "--help"], ["receive", "--help"]):
+        for arguments in (["send", "--help"], ["receive", "--help"], ["list", "--help"]):
             code, out, err = self.start([*MMAPIPC, *arguments]).end()
             self.assertEqual((code, err), (0, ""))
-            self.assertIn(b"129, 130, 143 ended by SIGHUP, SIGINT (Ctrl-C), SIGTERM", out)
+            self.assertIn(b"129, 130, 143  ended by SIGHUP, SIGINT (Ctrl-C) or SIGTERM", out)
+
+    def test_durations(self):
+        for text, seconds in (
+            ("0", 0), ("5", 5), ("2.5", 2.5), ("5s", 5), ("500ms", 0.5), ("2 m", 120), ("1.5h", 5400), (".5", 0.5),
+        ):
+            self.assertEqual(parse_duration(text), seconds)
+        for text in ("", "-1", "5 days", "nan", "1e3", "s"):
+            with self.assertRaisesRegex(argparse.ArgumentTypeError, "is not a duration of 0 or more"):
+                parse_duration(text)
 
     def test_sizes(self):
         for text, size in (
@@ -362,13 +372,13 @@ class Idle(ChannelTest):
         sender.feed(b"part\n")
         self.assertEqual(receiver.line(), "part")
         receiver.kill()
-        told = rf"\Ammapipc: {self.name}: the receiver died; \d bytes were not delivered, nor anything after them\n\Z"
+        told = rf"\Ammapipc: {self.name}: the receiver died; \d bytes were not delivered; the rest was not sent\n\Z"
         self.gone(sender, told)
 
     def test_a_sender_whose_receiver_goes_after_it_had_everything(self):
         for how, told in (
             ("close", r"\A\Z"),
-            ("abort", "the receiver gave up; 0 bytes were not delivered, nor anything after them"),
+            ("abort", "the receiver gave up; 0 bytes were not delivered; the rest was not sent"),
         ):
             sender = self.send(stdin=subprocess.PIPE)
             sender.feed(b"part\n")

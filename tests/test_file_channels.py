@@ -161,10 +161,10 @@ class Files(FileChannelTest):
         with self.sender() as sender:
             sender.write(b"abc")
         for kind in mmapipc.Sender, mmapipc.Receiver:
-            with self.assertRaisesRegex(mmapipc.LayoutError, "another name"):
+            with self.assertRaisesRegex(mmapipc.LayoutError, "whose name is not"):
                 kind(self.name + "x", timeout=DEADLINE, file=self.path)
         with contextlib.closing(inspection.Looker(self.name + "x", self.path)) as looker:
-            with self.assertRaisesRegex(mmapipc.LayoutError, "another name"):
+            with self.assertRaisesRegex(mmapipc.LayoutError, "whose name is not"):
                 looker.look()
         self.assertEqual(self.drain(), b"abc")
 

@@ -72,7 +72,7 @@ class Modes(FileTest):
 
     def test_what_is_refused(self) -> None:
         for mode in ("", "b", "t", "a", "ab", "x", "r+", "rb+", "w+b", "br", "rbt", "U", "rw"):
-            with self.assertRaisesRegex(ValueError, f"{self.name}: the mode is"):
+            with self.assertRaisesRegex(ValueError, f"{self.name}: the mode must be"):
                 mmapipc.open(self.name, mode)
         for mode in ("rb", "wb"):
             for option in ("encoding", "errors", "newline"):
@@ -191,9 +191,9 @@ class Ends(FileTest):
             writer, reader = self.pair(kind)
             for file in (writer, reader, self.raw(writer), self.raw(reader)):
                 for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
-                    with self.assertRaisesRegex(TypeError, "cannot pickle"):
+                    with self.assertRaisesRegex(TypeError, "pickle"):
                         pickle.dumps(file, protocol)
-                with self.assertRaisesRegex(TypeError, "cannot pickle"):
+                with self.assertRaisesRegex(TypeError, "pickle"):
                     copy.copy(file)
             writer.write(item)
             writer.flush()

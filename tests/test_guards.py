@@ -88,7 +88,7 @@ m.close()
             child = self.holder(how)
             for timeout in (0, 0.05):
                 who = "somebody else" if WINDOWS else f"pid {child.pid}"
-                words = (f"{who} has the lock", f" {timeout} s ")
+                words = (f"{who} still has the lock", f" {timeout} s")
                 with self.refused(mmapipc.ChannelTimeout, *words, about=made._label), made.lock(timeout=timeout):
                     self.fail("two have it")
             with Mapping(**how, create=False, access="read") as reader:
@@ -365,7 +365,7 @@ with mmapipc.Mapping(tagname=tag, access='read', create=False) as m:
             before = os.environ["MMAPIPC_DIR"]
             os.environ["MMAPIPC_DIR"] = str(self.folder / "missing")
             try:
-                words = (f"{self.folder / 'missing'} is not there", "MMAPIPC_DIR")
+                words = (f"{self.folder / 'missing'} does not exist", "MMAPIPC_DIR")
                 with self.refused(mmapipc.MemoryRefused, *words, about=made._label), made.lock():
                     pass
             finally:

@@ -265,7 +265,7 @@ class Spellings(HomesTest):
             for alias in self.aliases():
                 with self.assertRaises(mmapipc.RoleTaken):
                     mmapipc.Sender(f"{self.name}-other", timeout=DEADLINE, file=alias)
-                with self.assertRaisesRegex(mmapipc.LayoutError, "another name"):
+                with self.assertRaisesRegex(mmapipc.LayoutError, "whose name is not"):
                     mmapipc.Receiver(f"{self.name}-other", timeout=DEADLINE, file=alias)
         self.assertEqual(self.drain(), b"abc")
 
@@ -313,7 +313,7 @@ waiting.join()
         child = self.start(["unshare", "-m", "sh", "-c", mount, "sh", *folders, *python])
         status, out, err = child.end()
         self.assertEqual((status, err), (0, ""))
-        pid = f"(pid {child.pid}); use another name or end it"
+        pid = f"(pid {child.pid}); end that process, or use another name"
         refusals = [f"{self.name}: there is a {role} already {pid}" for role in ("sender", "receiver")]
         self.assertEqual(out.decode().splitlines(), [*refusals, "b'new'"])
 
@@ -408,7 +408,7 @@ class Others(HomesTest):
                 self.assertEqual(self.content(), content)
         code, _, err = self.send("--file", self.path, self.file(b"new")).end()
         self.assertEqual(code, 1)
-        self.assertIn(f"{self.path} is a file of another kind, and left as it is", err)
+        self.assertIn(f"{self.path} is a file of another kind, and was not changed", err)
         self.assertEqual(self.content(), content)
 
 

@@ -13,6 +13,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 import unittest
 from pathlib import Path
 from unittest import mock
@@ -110,8 +111,8 @@ class Inspect(InspectionTest):
                 f"layout    version {layout.VERSION}",
                 f"stream    {facts['stream_id']}",
                 "capacity  4000 bytes (3.9 KiB)",
-                f"sender    open, pid {sender.pid}, claimed",
-                f"receiver  open, pid {receiver.pid}, claimed",
+                f"sender    open, pid {sender.pid}",
+                f"receiver  open, pid {receiver.pid}",
                 "written   1000 bytes (1.0 KiB)",
                 "read      300 bytes",
                 "in flight 700 bytes, 17.5 % full",
@@ -194,24 +195,24 @@ class Inspect(InspectionTest):
         receiver.kill()
         facts = self.facts()
         self.assertEqual(facts["status"], "no receiver")
-        dead = {"state": "open", "pid": receiver.pid, "claimed": False, "waiting": None}
+        dead = {"state": "died", "pid": receiver.pid, "claimed": False, "waiting": None}
         self.assertEqual(facts["receiver"], dead)
         with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
             sender.kill()
             # On Windows the process may have ended a moment before its mutex goes.
             eventually(lambda: self.facts()["status"] == "draining", "the claim falls with the sender")
             facts = self.facts()
-            self.assertEqual(facts["sender"], {"state": "open", "pid": sender.pid, "claimed": False, "waiting": None})
+            self.assertEqual(facts["sender"], {"state": "died", "pid": sender.pid, "claimed": False, "waiting": None})
             self.assertEqual((facts["written"], facts["read"]), (1000, 300))
             text = self.shown("inspect", self.name)
-            self.assertIn(f"sender    open, pid {sender.pid}, no claim\n", text)
-            self.assertIn(f"receiver  open, pid {os.getpid()}, claimed\n", text)
+            self.assertIn(f"sender    died, pid {sender.pid}\n", text)
+            self.assertIn(f"receiver  open, pid {os.getpid()}\n", text)
             self.assertIn(", persistent\n", text)
             # A new sender comes, and waits for this receiver to leave.
             later = self.send(self.file(b"new"))
             waiting = {"state": "died", "pid": sender.pid, "claimed": False, "waiting": later.pid}
             eventually(lambda: self.facts()["sender"] == waiting, "the next sender is seen to wait")
-            self.assertIn(f"died, pid {sender.pid}, no claim, pid {later.pid} waits", self.shown("inspect", self.name))
+            self.assertIn(f"died, pid {sender.pid}, pid {later.pid} waits", self.shown("inspect", self.name))
         self.assertEqual(self.receive().end(), (0, b"new", ""))
         self.assertEqual(later.end(), (0, b"", ""))
 
@@ -223,7 +224,7 @@ class Inspect(InspectionTest):
         self.assertEqual(facts["receiver"], {"state": "absent", "pid": None, "claimed": False, "waiting": waiting.pid})
         self.assertIsNone(facts["capacity"])
         self.assertIn(f"receiver  absent, pid {waiting.pid} waits\n", self.shown("inspect", self.name))
-        self.assertIn(f"no sender    receiver {waiting.pid}", self.shown("list", self.name))
+        self.assertRegex(self.shown("list", self.name), rf"  no sender +- +{waiting.pid} +- +-\n")
         self.assertIn(f"receiver (pid {waiting.pid})", self.refused("remove", self.name))
         waiting.kill()
         self.clear()
@@ -252,7 +253,7 @@ class Inspect(InspectionTest):
         )
         loaded = self.python(code).line()
         self.assertIn("mmapipc.channel", loaded)
-        for room in ("inspection", "_cli.looking", "_cli.display", "_cli.terminal", "_cli.progress"):
+        for room in ("inspection", "_cli.looking", "_cli.display", "_cli.terminal", "_cli.progress", "_cli.naming"):
             self.assertNotIn(f"mmapipc.{room}", loaded)
 
 
@@ -496,6 +497,8 @@ class Watch(InspectionTest):
         last = json.loads(rest[1][-1])
         self.assertEqual((last["status"], last["written"], last["read"]), ("ended", 600_000, 600_000))
         self.assertEqual(json.loads(first[1]).keys(), last.keys())
+        self.assertAlmostEqual(last["time"], time.time(), delta=DEADLINE)
+        self.assertGreater(json.loads(second[1])["write_rate"], 0)
         self.assertEqual(last["sender"]["state"], "finished")
         self.assertEqual(last["receiver"]["state"], "closed")
 
@@ -551,18 +554,11 @@ class OnATerminal(TerminalTest):
     def watch(self, term="xterm"):
         return self.on_terminal('>"$0"', "inspect", "--watch", self.name, TERM=term)
 
-    def pictures(self):
-        """What is drawn, one picture after the other."""
-        text = ""
-        while True:
-            text += self.read()
-            *drawn, text = text.split("\x1b[J")
-            yield from drawn
-
     def test_it_is_drawn_in_place_in_any_width(self):
         def case(self, columns):
             self.resize(columns)
             terminal = Terminal()
+            terminal.write("before\r\n")
             with self.both(capacity=1000) as (sender, receiver):
                 sender.write(bytes(500))
                 child = self.watch()
@@ -579,15 +575,17 @@ class OnATerminal(TerminalTest):
             while "end" not in terminal.lines:
                 terminal.write(self.read())
             self.assertLess(terminal.longest, columns)
-            # The last picture, and nothing of the earlier ones.
-            self.assertEqual(terminal.lines[12:], ["end", ""])
-            self.assertEqual(terminal.lines[0], cut(f"name      {self.name}", columns - 1))
+            # What stood there before, the last picture, and nothing of the earlier ones.
+            self.assertEqual(terminal.lines[0], "before")
+            lines = terminal.lines[1:]
+            self.assertEqual(lines[12:], ["end", ""])
+            self.assertEqual(lines[0], cut(f"name      {self.name}", columns - 1))
             if columns >= 40:
-                self.assertEqual(terminal.lines[2], "status    ended")
-                self.assertRegex(terminal.lines[8], r"^written   [0-9.]+ B/s, 500 B$")
-                self.assertEqual(terminal.lines[10], "in flight 0 B")
-                self.assertRegex(terminal.lines[11], r"^ring      \[-+\]   0\.0 %$")
-                self.assertEqual(len(terminal.lines[11]), min(columns - 1, 60))
+                self.assertEqual(lines[2], "status    ended")
+                self.assertRegex(lines[8], r"^written   [0-9.]+ B/s, 500 B$")
+                self.assertEqual(lines[10], "in flight 0 B")
+                self.assertRegex(lines[11], r"^ring      \[ +\]   0\.0 %$")
+                self.assertEqual(len(lines[11]), min(columns - 1, 60))
 
         self.side_by_side(case, (80, 40, 12))
 
@@ -595,32 +593,32 @@ class OnATerminal(TerminalTest):
         with self.both(capacity=1000) as (sender, _):
             sender.write(bytes(500))
             child = self.watch()
-            pictures = self.pictures()
+            terminal = Terminal()
             for columns, rows in ((80, 24), (40, 24), (100, 24), (40, 6), (30, 2)):
                 self.resize(columns, rows)
-                count = min(12, rows - 1)
-
-                def follows(picture, columns=columns, count=count):
-                    lines = re.sub(r"\x1b\[K", "", picture).split("\r\n")
-                    return (
-                        picture.startswith(f"\x1b[{count}A\r")
-                        and len(lines) == count + 1
-                        and len(lines[-2].lstrip("\r").removeprefix(f"\x1b[{count}A\r")) == min(columns - 1, 60)
-                    )
-
-                # Some may be drawn already.
-                while not follows(next(pictures)):
-                    pass
-                picture = next(pictures)
-                self.assertTrue(follows(picture), picture)
-                terminal = Terminal()
-                terminal.write(picture.partition("\r")[2])
-                self.assertLess(terminal.longest, columns)
+                # It leaves nothing of the larger pictures behind.
+                deadline = time.perf_counter() + DEADLINE
+                while len(terminal.lines) != min(12, rows - 1) + 1 or len(terminal.lines[-2]) != min(columns - 1, 60):
+                    self.assertLess(time.perf_counter(), deadline, terminal.lines)
+                    terminal.write(self.read())
             child.kill()
 
-    def test_at_most_ten_times_a_second(self):
-        import time
+    @unittest.skipIf(WINDOWS, "POSIX only: signals")
+    def test_what_stood_there_comes_back_when_it_is_interrupted(self):
+        with self.both():
+            child = self.watch()
+            terminal = Terminal()
+            terminal.write("before\r\n")
+            while not terminal.draws:
+                terminal.write(self.read())
+            child.process.send_signal(signal.SIGINT)
+            self.assertEqual(child.end()[0], by_signal(signal.SIGINT))
+            os.write(self.slave, b"end\n")
+            while "end" not in terminal.lines:
+                terminal.write(self.read())
+            self.assertEqual((terminal.lines[0], len(terminal.lines)), ("before", 15))
 
+    def test_at_most_ten_times_a_second(self):
         with self.both():
             child = self.watch()
             terminal = Terminal()
@@ -644,7 +642,7 @@ class Pictures(unittest.TestCase):
     def look(self, name="x"):
         side = inspection.Side("open", 4194304, True, None)
         stream = inspection.Stream(2**40, 2**64 - 1, True, 3 * 2**40, 2 * 2**40 + 1)
-        return inspection.Look(name, "/dev/shm/mmapipc.1000.x", stream, side, side, True)
+        return inspection.ChannelInfo(name, "/dev/shm/mmapipc.1000.x", stream, side, side, True)
 
     def test_everything_fits_in_40_columns(self):
         meter = display.Meter()
@@ -657,11 +655,12 @@ class Pictures(unittest.TestCase):
     def test_wide_and_hostile_names(self):
         for name in ("日本語" * 30, "a\x1b[2J\r\nb", "\udcff", "é" * 100, "x" * 200):
             for columns in (1, 2, 12, 40, 80):
-                picture = Picture()
-                for _ in range(2):
-                    text = picture.draw(display.block(self.look(name)), columns, 24)
-                for line in text.split("\n"):
-                    line = re.sub(r"\x1b\[\d*[AJK]|\r", "", line)
+                texts = []
+                with Picture(texts.append) as picture:
+                    for _ in range(2):
+                        picture.draw(display.block(self.look(name)), columns, 24)
+                for line in "".join(texts).split("\n"):
+                    line = re.sub(r"\x1b\[[?0-9]*[HJKhl]", "", line)
                     self.assertLess(width(line), columns)
                     self.assertTrue(line.isprintable())
 
@@ -692,16 +691,17 @@ class List(InspectionTest):
             for count, name in enumerate(names, 1):
                 stack.enter_context(contextlib.closing(mmapipc.Sender(name, capacity=64, timeout=DEADLINE)))
                 lines = self.shown("list").splitlines()
-                self.assertEqual(len(lines), count, lines)
-                for line in lines:
-                    self.assertRegex(line, rf"  no receiver  sender {os.getpid()}, 0 of 64 bytes in flight \(0\.0 %\)$")
+                self.assertEqual(len(lines), 1 + count, lines)
+                self.assertRegex(lines[0], r"^NAME +STATUS +SENDER +RECEIVER +PASSED +FILL$")
+                for line in lines[1:]:
+                    self.assertRegex(line, rf"  no receiver  +{os.getpid()} +- +0 B +0 %$")
             self.assertEqual([entry["name"] for entry in json.loads(self.shown("list", "--json"))], names)
-            self.assertEqual(self.shown("list", self.name).count("\n"), 1)
+            self.assertEqual(self.shown("list", self.name).count("\n"), 2)
             # Not ours: another user's, and what no name is encoded as.
             for entry in ("mmapipc.99999.x", "mmapipc.x", f"mmapipc.{os.geteuid()}.a b", f"mmapipc.{os.geteuid()}.%FF"):
                 path = self.memory / entry
                 path.touch(0o600)
-                self.assertEqual(len(self.shown("list").splitlines()), len(names), entry)
+                self.assertEqual(len(self.shown("list").splitlines()), 1 + len(names), entry)
                 path.unlink()
             for name in names:
                 stack.enter_context(mmapipc.Receiver(name, timeout=DEADLINE))
@@ -721,20 +721,18 @@ class List(InspectionTest):
                 "del os.environ['MMAPIPC_DIR']\n"
                 f"sys.exit(main(['{command}', name]))\n".replace("'list', name", "'list'")
             )
-            told = "there is no directory for shared memory that can be written to; set MMAPIPC_DIR\n"
+            told = "no directory for shared memory is writable; set MMAPIPC_DIR to one that is\n"
             about = "list" if command == "list" else self.name
             self.assertEqual(child.end(), (1, b"", f"mmapipc: {about}: {told}"))
 
     def test_names_as_arguments(self):
         with self.both(capacity=64):
             text = self.shown("list", self.name)
-            self.assertEqual(
-                text, f"{self.name}  running      sender {os.getpid()}, receiver {os.getpid()}, "
-                "0 of 64 bytes in flight (0.0 %)\n"
-            )
+            self.assertRegex(text, rf"\n{self.name}  running  +{os.getpid()} +{os.getpid()} +0 B +0 %\n\Z")
             code, out, err = self.mmapipc("list", self.name, f"{self.name}-not").end()
             self.assertEqual((code, out.decode()), (1, text))
-            self.assertEqual(err, f"mmapipc: {self.name}-not: there is no channel of that name\n")
+            meant = "" if WINDOWS else f"; did you mean '{self.name}'?"
+            self.assertEqual(err, f"mmapipc: {self.name}-not: there is no channel of that name{meant}\n")
 
     @unittest.skipUnless(WINDOWS, "Windows only: names cannot be listed")
     def test_names_are_needed(self):
@@ -743,9 +741,10 @@ class List(InspectionTest):
     @unittest.skipIf(WINDOWS, "POSIX only: names stay")
     def test_what_killed_processes_left(self):
         self.leftovers()
-        self.assertEqual(
-            self.shown("list"), f"{self.name}  stale        left by killed processes; mmapipc remove deletes it\n"
-        )
+        stale = f"\n{self.name}  stale        left by killed processes (mmapipc remove)\n"
+        self.assertTrue(self.shown("list").endswith(stale))
+        info = mmapipc.inspect(self.name)
+        self.assertEqual((info.status, info.sender.state, info.receiver.state), ("stale", "died", "died"))
         self.assertEqual([entry["status"] for entry in json.loads(self.shown("list", "--json"))], ["stale"])
         self.assertIn("status    stale\n", self.shown("inspect", self.name))
         self.exchange()
@@ -756,6 +755,48 @@ class List(InspectionTest):
         self.assertIn(f"{self.name}  stale  ", self.shown("list"))
         self.assertEqual(self.shown("remove", self.name), "")
         self.assertEqual(os.listdir(self.memory), [])
+
+    @unittest.skipIf(WINDOWS, "POSIX only: the directory")
+    def test_for_programs(self):
+        self.assertEqual(mmapipc.channels(), [])
+        with self.both(capacity=64) as (sender, receiver):
+            sender.write(b"0123")
+            receiver.read(1)
+            self.assertEqual(mmapipc.channels(), [self.name])
+            info = mmapipc.inspect(self.name)
+            self.assertIsInstance(info, mmapipc.ChannelInfo)
+            self.assertEqual((info.status, info.stream.written, info.stream.read), ("running", 4, 1))
+            self.assertEqual((info.sender.pid, info.receiver.state), (os.getpid(), "open"))
+            with self.assertRaises(mmapipc.RoleTaken):
+                mmapipc.remove(self.name)
+            receiver.read(3)
+        with self.assertRaises(mmapipc.NoChannel):
+            mmapipc.inspect(self.name)
+        self.leftovers()
+        mmapipc.remove(self.name)
+        self.assertEqual(os.listdir(self.memory), [])
+        path = str(self.folder / "ring")
+        with mmapipc.Sender(self.name, file=path) as sender:
+            sender.write(b"kept")
+        self.assertEqual(mmapipc.inspect(self.name, file=path).status, "kept")
+
+    def test_it_fits_the_terminal(self):
+        stream = inspection.Stream(1 << 20, 7, False, 3 << 30, (3 << 30) - 1000)
+        side, nobody = inspection.Side("open", 4194304, True, None), inspection.Side("absent", None, False, None)
+        names = ("x", "日本語" * 20, "a-rather-long-name", "y" * 100)
+        found = [(name, inspection.ChannelInfo(name, "", stream, side, nobody, True)) for name in names]
+        found.append(("broken", mmapipc.LayoutError("broken: is damaged in a way that takes many words to say")))
+        for columns, headings in (
+            (79, "NAME STATUS SENDER RECEIVER PASSED FILL"), (39, "NAME STATUS PASSED"), (12, "NAME STATUS"), (1, ""),
+        ):
+            lines = display.table(found, columns)
+            self.assertEqual(len(lines), 6)
+            self.assertEqual(lines[0].split()[: len(headings.split())], headings.split()[: len(lines[0].split())])
+            for line in lines:
+                self.assertLessEqual(width(line), columns)
+            if columns > 30:
+                self.assertEqual(lines[0].split(), headings.split())
+                self.assertRegex(lines[1], r"^x +no receiver .* 3\.0 GiB")
 
     @unittest.skipIf(WINDOWS, "POSIX only: the directory")
     def test_no_directory(self):
@@ -880,7 +921,7 @@ class Hostile(InspectionTest):
                         with contextlib.closing(inspection.Looker(self.name)) as looker:
                             try:
                                 look = looker.look()
-                                for line in (*display.block(look), *display.table([(self.name, look)])):
+                                for line in (*display.block(look), *display.table([(self.name, look)], None)):
                                     self.assertTrue(line.isprintable())
                                 json.loads(display.as_json(look.facts()))
                                 if look.stream is not None:
@@ -936,8 +977,8 @@ with memory.map({layout.HEADER_SIZE}) as page, memoryview(page) as octets, octet
                 good, words[word] = words[word], value
                 self.assertIn(told, self.refused("inspect", self.name))
                 text = self.shown("list", self.name)
-                self.assertTrue(text.startswith(f"{self.name}  unusable     ") and told in text, text)
-                self.assertEqual(text.count("\n"), 1)
+                self.assertTrue(f"\n{self.name}  unusable     " in text and told in text, text)
+                self.assertEqual(text.count("\n"), 2)
                 (entry,) = json.loads(self.shown("list", "--json", self.name))
                 self.assertEqual((entry["name"], entry["status"]), (self.name, "unusable"))
                 words[word] = good

@@ -97,7 +97,7 @@ class Versions(ChannelTest):
             self.assertEqual(
                 str(caught.exception),
                 f"{self.name}: the channel has layout version 1, this mmapipc has {layout.VERSION}; "
-                "use the same mmapipc at both ends",
+                "use the same version of mmapipc at both ends",
             )
 
     def test_a_file_of_version_1(self):

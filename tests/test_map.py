@@ -182,7 +182,7 @@ class Locking(MapTest):
                 with made.lock():
                     child = self.map("--file", path, "--lock", *doing, stdin=b"x")
                     line = child.process.stderr.readline().decode()
-                    self.assertRegex(line, r"^mmapipc: .*file-\d+: .* has the lock, .*we go on waiting")
+                    self.assertRegex(line, r"^mmapipc: .*file-\d+: .* has the lock .*we go on waiting")
                     self.assertEqual(made.buf[0], ord("0"))
                 code, out, err = child.end()
                 self.assertEqual((code, err), (0, ""))
@@ -220,7 +220,7 @@ class Usage(MapTest):
             with self.subTest(arguments=arguments):
                 self.fails(2, "", *arguments)
         self.fails(2, "characters", "x" * 300)
-        self.fails(2, "tagname has", "--tagname", "x" * 300)
+        self.fails(2, "tagname must have", "--tagname", "x" * 300)
 
     def test_what_is_not_there(self) -> None:
         for doing in ([], ["--read"], ["--write"]):

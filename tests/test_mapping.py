@@ -1025,7 +1025,7 @@ class Channels(MappingTest):
 
     def test_the_name_of_a_mapping(self):
         with Mapping(self.name, 10_000) as made:
-            with mock.patch.object(homes, "_LINGER", 3), self.refused(mmapipc.MemoryRefused, "still holds memory"):
+            with mock.patch.object(homes, "_LINGER", 3), self.refused(mmapipc.MemoryRefused, "not attached"):
                 mmapipc.Sender(self.name, timeout=DEADLINE)
             with self.refused(mmapipc.ChannelTimeout):
                 mmapipc.Receiver(self.name, timeout=0)

@@ -57,8 +57,8 @@ class Package(unittest.TestCase):
         self.assertEqual(mmapipc.__all__, sorted(mmapipc.__all__))
         public = {
             name
-            for name, value in vars(mmapipc).items()
-            if not name.startswith("_") and not isinstance(value, types.ModuleType)
+            for name in dir(mmapipc)
+            if not name.startswith("_") and not isinstance(getattr(mmapipc, name), types.ModuleType)
         }
         self.assertEqual(public, set(mmapipc.__all__))
 

@@ -162,7 +162,7 @@ class Turns(ChannelTest):
         self.each(check)
         # Nobody has the role, but there is no stream.
         for file in (None, str(self.folder / "missing")):
-            with self.assertRaisesRegex(mmapipc.ChannelTimeout, "no sender came for 0 s"):
+            with self.assertRaisesRegex(mmapipc.ChannelTimeout, "no sender came within 0 s"):
                 mmapipc.Receiver(self.name, timeout=0, file=file, wait_for_role=True)
 
     def test_who_is_interrupted_while_it_waits_leaves_nothing(self):

@@ -236,6 +236,16 @@ class Snippets(ReadmeTest):
             sorted([f"{self.name} b'a line'"] * 2 + [f"{weather} b'a line'", f"{self.name} b''", f"{weather} b''"]),
         )
 
+    @shows("for name in mmapipc.channels():                  # not on Windows, which does not tell the names")
+    @unittest.skipIf(WINDOWS, "POSIX only: names can be listed")
+    def test_what_there_is(self, text):
+        with mmapipc.Sender(self.name, timeout=DEADLINE) as sender:
+            sender.write(b"0123456789")
+            self.assertEqual(
+                self.ends_well(self.snippet(text)).decode(), f"{self.name} no receiver {os.getpid()} 10\n"
+            )
+            sender.abort()
+
     @shows("asyncio.run(main())")
     def test_asyncio(self, text):
         self.prints_what_it_says(text, self.snippet(self.renamed(text)))
@@ -333,6 +343,15 @@ class Commands(ShellTest):
         self.ends_well(receiver)
         self.assertEqual(Path("copy.img").read_bytes(), Path("disk.img").read_bytes())
 
+    @shows("head -c 3000000 /dev/zero | mmapipc send zeros --progress --size 3MB")
+    def test_a_size(self, text):
+        sender, receiver = self.terminals(text, "zeros")
+        code, _, err = sender.end()
+        self.assertEqual(code, 0, err)
+        self.assertIn("sent 3000000 bytes (2.9 MiB) in ", err)
+        self.ends_well(receiver)
+        self.assertEqual(os.path.getsize("zeros.bin"), 3_000_000)
+
     @shows("tail -f app.log | mmapipc send log")
     def test_a_log(self, text):
         with open("app.log", "w", buffering=1) as log:
@@ -396,7 +415,9 @@ class Commands(ShellTest):
         sender = self.send(stdin=subprocess.PIPE)
         sender.feed(b"12345")
         eventually(lambda: b"written   5 bytes" in self.shell(inspect).end()[1], "it is there")
-        self.assertIn(f"{self.name}  no receiver  sender {sender.pid}, ", self.ends_well(self.shell(listing)).decode())
+        self.assertRegex(
+            self.ends_well(self.shell(listing)).decode(), rf"\n{self.name}  no receiver +{sender.pid} +- +0 B +0 %\n"
+        )
         watcher = self.shell(watch)
         self.assertIn("no receiver", watcher.line())
         sender.kill()

@@ -317,7 +317,7 @@ class Obstacles(ChannelTest):
         sender = mmapipc.Sender(self.name, timeout=DEADLINE)
         with mmapipc.Receiver(self.name, timeout=DEADLINE):
             sender.abort()
-            with self.assertRaisesRegex(mmapipc.ChannelTimeout, "a receiver is still attached to an earlier stream"):
+            with self.assertRaisesRegex(mmapipc.ChannelTimeout, "a receiver still reads an earlier stream"):
                 mmapipc.Sender(self.name, timeout=0)
         self.exchange()
 
@@ -337,7 +337,7 @@ class Obstacles(ChannelTest):
                 with self.assertRaises(mmapipc.ChannelTimeout) as caught:
                     mmapipc.Sender(self.name, timeout=timeout)
                 self.assertNotIn("receiver", str(caught.exception))
-                self.assertIn("a process that is not attached still holds the memory", str(caught.exception))
+                self.assertIn("a process that is not attached still has the memory", str(caught.exception))
             with self.assertRaises(mmapipc.ChannelTimeout):
                 mmapipc.Receiver(self.name, timeout=0)
         with mmap.mmap(-1, 8192, tagname=system.place(self.name).location) as foreign:

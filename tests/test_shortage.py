@@ -156,7 +156,7 @@ say(os.listdir(place))
         refusal = f"MemoryRefused ENOSPC {self.name}: no space left in {self.memory}; " \
             "ask for less memory or set MMAPIPC_DIR"
         # A receiver needs no room.
-        no_sender = f"ChannelTimeout ETIMEDOUT {self.name}: no sender came for 0 s; start one or wait longer"
+        no_sender = f"ChannelTimeout ETIMEDOUT {self.name}: no sender came within 0 s; start one or wait longer"
         self.assertEqual(
             self.lines(child),
             ["ENOSPC", "[]", "ENOSPC", "20000", "['ballast']", refusal, no_sender, "['ballast']"],

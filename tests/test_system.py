@@ -157,7 +157,7 @@ class PrivateFiles(SystemTest):
         for part in (self.part("roles"), Path(system.place(self.name).location)):
             os.link(precious, part)
             for opens in self.ends():
-                with self.assertRaisesRegex(mmapipc.UnsafeMemory, f"^{self.name}: .*is another file's name too"):
+                with self.assertRaisesRegex(mmapipc.UnsafeMemory, f"^{self.name}: .*has another name too"):
                     opens()
             with contextlib.suppress(mmapipc.ChannelError):
                 inspection.remove(self.name)
@@ -224,7 +224,7 @@ class Objects(SystemTest):
                     with self.assertRaises(mmapipc.MemoryRefused) as caught:
                         kind(self.name, timeout=DEADLINE)
                     self.assertNotIn("pid", str(caught.exception))
-                    self.assertIn("tidies up", str(caught.exception))
+                    self.assertIn("paused", str(caught.exception))
         self.exchange()
 
     def test_a_role_needs_no_section(self) -> None:
@@ -259,7 +259,7 @@ class Objects(SystemTest):
         try:
             calls = [*self.ends(path), lambda: mmapipc.Mapping(file=path)]
             for call in calls:
-                with self.assertRaisesRegex(mmapipc.FileRefused, "another program has it open, and shares it with"):
+                with self.assertRaisesRegex(mmapipc.FileRefused, "another program has it open, and does not share it"):
                     call()
             for command in (self.send("--file", path), self.receive("--file", path)):
                 code, _, err = command.end()

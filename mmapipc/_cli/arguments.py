@@ -1,4 +1,4 @@
-"""What may stand on the command line: commands, options, their types and their help."""
+"""The command line: commands, options, their types and their help."""
 
 from __future__ import annotations
 
@@ -22,22 +22,14 @@ USAGE = 2  # argparse's own exit code
 _PROGRAM = "mmapipc"
 _USUAL_COLUMNS = 80
 
-_EXIT_CODES = """
-exit codes:
-    0 delivered: the receiver has taken every byte (with --file: or the disk has it)
-    1 error: a file, the memory, or a name that is in use
-    2 usage
-    3 truncated, or not wholly delivered
-    4 timed out
-  129, 130, 143 ended by SIGHUP, SIGINT (Ctrl-C), SIGTERM, after the other end was told"""
+_SIGNALS = "  129, 130, 143  ended by SIGHUP, SIGINT (Ctrl-C) or SIGTERM"
 
-_TOOLS_EXIT_CODES = """
-exit codes:
-    0 done
-    1 error: no such channel or memory, still in use, damaged
-    2 usage
-    3 nobody reads on what is printed
-  129, 130, 143 ended by SIGHUP, SIGINT (Ctrl-C), SIGTERM, after the other end was told"""
+
+def _exit_codes(**meanings: str) -> str:
+    """The part of a help text that explains the command's exit codes, by `code_N`."""
+    lines = [f"  {code.removeprefix('code_')}  {meaning}\n" for code, meaning in meanings.items()]
+    return "\nexit codes:\n" + "".join(lines) + _SIGNALS
+
 
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 _UNITS |= {
@@ -50,7 +42,9 @@ _NO_OPTION = "\0"  # marks an argument that stood behind "--"
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; if it makes no sense, say so and raise SystemExit."""
     given = sys.argv[1:] if arguments is None else list(arguments)
-    if given and given[0] in _COMMANDS:
+    if not given:
+        _parser().exit(USAGE, _OVERVIEW)
+    if given[0] in _COMMANDS:
         name, *others = given  # so the parsers of the other commands need not be made
         command = _Command(prog=f"{_PROGRAM} {name}", **_description(name))
         parsed = _prepared(command, name).parse_args(others)
@@ -78,7 +72,7 @@ def parse_offset(text: str) -> int:
     """Return how many bytes an offset means: a size, or 0."""
     size = _bytes(text)
     if size < 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of bytes from 0 on (try 0 or 64KiB)")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of bytes, 0 or more (try 0 or 64KiB)")
     return size
 
 
@@ -96,12 +90,12 @@ def parse_rate(text: str) -> int:
     return parse_size(re.sub(r"/s\Z", "", text.strip()))
 
 
-def _seconds(text: str) -> float:
-    with contextlib.suppress(ValueError):
-        seconds = float(text)
-        if seconds >= 0:
-            return seconds
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 on")
+def parse_duration(text: str) -> float:
+    """Return how many seconds a duration means: `5`, `5s`, `500ms`, `2m`, `1h`."""
+    match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+|inf)\s*(ms|s|m|h|)", text.strip().lower(), re.ASCII)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration of 0 or more (try 5s, 500ms or 2m)")
+    return float(match[1]) * {"ms": 0.001, "m": 60.0, "h": 3600.0}.get(match[2], 1.0)
 
 
 def _algorithm(text: str) -> str:
@@ -120,6 +114,15 @@ def _path(text: str) -> str | None:
     """Return None for `-`, a standard stream."""
     text = _operand(text)
     return None if text == "-" else text
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Names an option's argument once, as Python 3.13 does: `-o, --output FILE`."""
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings or action.nargs == 0:
+            return super()._format_action_invocation(action)
+        return f"{', '.join(action.option_strings)} {action.metavar}"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -162,7 +165,7 @@ class _Command(_Parser):
 
 def _formatter(prog: str) -> argparse.HelpFormatter:
     """What lays out a help text.  argparse makes one for each argument that it is told of."""
-    return argparse.RawDescriptionHelpFormatter(prog, width=_columns() - 2)
+    return _Formatter(prog, width=_columns() - 2)
 
 
 def _columns() -> int:
@@ -180,31 +183,35 @@ def _parser() -> _Parser:
     """The parser of a command line that does not begin with a command."""
     parser = _Parser(
         prog=_PROGRAM,
-        description="Stream bytes from one process to another on this machine, by name, through shared "
-        "memory.",
+        usage="mmapipc COMMAND ...",
+        description="Stream bytes from one process to another on this machine, by name, through\n"
+        "shared memory.",
         epilog="""\
 example, in two terminals, in either order:
   mmapipc send greeting photo.jpg
   mmapipc receive greeting > copy.jpg
 
-Each command has a --help of its own: mmapipc send --help
-"""
-        + _EXIT_CODES,
+`mmapipc COMMAND --help` explains a command's options and exit codes.""",
         formatter_class=_formatter,
     )
     _add_version(parser)
     commands = parser.add_subparsers(
         required=True, metavar="COMMAND", title="commands", dest="command", parser_class=_Command
     )
-    for name, (_, help, _, _) in _COMMANDS.items():
+    for name, (_, help, *_) in _COMMANDS.items():
         _prepared(commands.add_parser(name, help=help, **_description(name)), name)
     return parser
 
 
 def _description(name: str) -> dict[str, Any]:
     """What the help of that command says beside its arguments."""
-    _, _, description, epilog = _COMMANDS[name]
-    return {"description": description, "epilog": epilog, "formatter_class": _formatter}
+    _, _, usage, description, epilog = _COMMANDS[name]
+    return {
+        "usage": f"{_PROGRAM} {name} {usage}",
+        "description": description,
+        "epilog": epilog,
+        "formatter_class": _formatter,
+    }
 
 
 def _prepared(command: _Command, name: str) -> _Command:
@@ -215,14 +222,12 @@ def _prepared(command: _Command, name: str) -> _Command:
 
 def _fill_send(command: _Command) -> None:
     _add_name(command)
-    _add_transfer_options(command)
-    _add_version(command)
     command.add_argument(
         "input",
         metavar="FILE",
         nargs="?",
         type=_path,
-        help="what to send (default, or -: standard input)",
+        help="the file to send (default, or -: standard input)",
     )
     command.add_argument(
         "-B",
@@ -231,48 +236,55 @@ def _fill_send(command: _Command) -> None:
         type=parse_size,
         default=DEFAULT_CAPACITY,
         metavar="SIZE",
-        help="size of the ring: bytes that may be under way, such as 64KiB or 16MiB (default: 4MiB)",
+        help="size of the ring, such as 64KiB or 16MiB: the sender can be that far ahead (default: 4MiB)",
     )
     command.add_argument(
         "--persist",
         action="store_true",
-        help="when a receiver leaves early or dies, wait for the next, which goes on where that one stopped",
+        help="when a receiver leaves early or is killed, wait for the next one, which continues there",
     )
+    command.add_argument(
+        "--size",
+        type=parse_size,
+        metavar="SIZE",
+        help="how much will come, so that the progress of a pipe can show percentage and time left",
+    )
+    _add_transfer_options(command)
+    _add_version(command)
 
 
 def _fill_receive(command: _Command) -> None:
     _add_name(command)
-    _add_transfer_options(command)
-    _add_version(command)
     command.add_argument(
         "-o", "--output", metavar="FILE", type=_path, help="where to write (default, or -: standard output)"
     )
     command.add_argument(
         "--resume",
         action="store_true",
-        help="go on in FILE where an earlier receiver of this stream (send --persist) stopped",
+        help="continue FILE where an earlier receiver of this stream (send --persist) stopped",
     )
+    _add_transfer_options(command)
+    _add_version(command)
 
 
 def _fill_inspect(command: _Command) -> None:
     _add_name(command)
-    _add_json(command)
-    _add_version(command)
-    _add_ring_file(command, "the ring is in the file PATH")
     command.add_argument(
         "--watch",
         action="store_true",
-        help="go on until the channel ends, with rates: drawn in place, or a line a second if that is no "
-        "terminal",
+        help="repeat until the channel ends, with rates: in place on a terminal, elsewhere a line a second",
     )
+    _add_json(command, "print JSON")
+    _add_ring_file(command, "the ring is in the file PATH")
+    _add_version(command)
 
 
 def _fill_list(command: _Command) -> None:
-    _add_json(command)
-    _add_version(command)
     command.add_argument(
-        "names", metavar="NAME", type=_operand, nargs="*", help="only the channel of that name"
+        "names", metavar="NAME", type=_operand, nargs="*", help="show only these channels (default: all)"
     )
+    _add_json(command, "print JSON")
+    _add_version(command)
 
 
 def _fill_remove(command: _Command) -> None:
@@ -281,58 +293,58 @@ def _fill_remove(command: _Command) -> None:
 
 
 def _fill_map(command: _Command) -> None:
-    _add_version(command)
     command.add_argument(
-        "name", metavar="NAME", nargs="?", type=_operand, help="name of a mapping that a program with mmapipc has"
+        "name", metavar="NAME", nargs="?", type=_operand, help="name of an mmapipc.Mapping"
     )
     command.add_argument(
-        "--tagname", metavar="TAG", help="the name that the system knows the memory by, whoever made it"
+        "--tagname", metavar="TAG", help="name by which the system knows the memory, of any program"
     )
-    command.add_argument("--file", dest="mapped_file", metavar="PATH", help="the bytes of that file")
+    command.add_argument("--file", dest="mapped_file", metavar="PATH", help="a file instead of memory")
     doing = command.add_mutually_exclusive_group()
     doing.add_argument("--read", action="store_true", help="copy the bytes to standard output")
     doing.add_argument(
         "--write",
         action="store_true",
-        help="store standard input there, once it has ended; nothing if it does not fit",
+        help="store standard input there, once it has ended; store nothing if it does not fit",
     )
     doing.add_argument(
         "--create",
         type=parse_size,
         metavar="SIZE",
-        help="make it, all zero, and hold it until the end of standard input or Ctrl-C; a file stays",
+        help="make it, all zero bytes; keep it until standard input ends or Ctrl-C (a file stays)",
     )
     command.add_argument(
         "--offset",
         type=parse_offset,
         default=0,
         metavar="SIZE",
-        help="where to begin, such as 4096 or 64KiB (default: 0)",
+        help="the first byte, such as 4096 or 64KiB (default: 0)",
     )
     command.add_argument(
         "--length",
         type=parse_size,
         metavar="SIZE",
-        help="how many bytes (default: up to the end; of the dump: 256)",
+        help="how many bytes (default: all the rest; for the dump 256)",
     )
     command.add_argument(
         "--lock",
         action="store_true",
-        help="have the memory's lock meanwhile: nobody else who takes it stores or sees a half",
+        help="hold the memory's lock meanwhile; others who use the lock see all or nothing of it",
     )
+    _add_version(command)
 
 
 def _add_transfer_options(command: _Command) -> None:
     command.add_argument(
         "--timeout",
-        type=_seconds,
+        type=parse_duration,
         metavar="SECONDS",
-        help="give up when the other end lets us wait for longer than this (default: wait)",
+        help="give up after SECONDS without progress; 500ms, 5s, 2m and 1h work too (default: wait)",
     )
     command.add_argument(
         "--wait",
         action="store_true",
-        help="when another process has this end of the channel, wait until it has left (default: fail)",
+        help="if another process has this end of the channel, wait until it leaves (default: fail)",
     )
     command.add_argument(
         "-L",
@@ -340,31 +352,31 @@ def _add_transfer_options(command: _Command) -> None:
         "--rate-limit",
         type=parse_rate,
         metavar="RATE",
-        help="let at most so many bytes pass a second, such as 500kB or 10MiB (K, M, G and KiB, MiB, GiB "
-        "are powers of 1024, kB, MB, GB of 1000)",
+        help="pass at most RATE bytes a second, such as 500kB or 10MiB (K, M, G and KiB, MiB, GiB are "
+        "powers of 1024; kB, MB, GB of 1000)",
     )
     command.add_argument(
         "--hash",
         type=_algorithm,
         metavar="ALGORITHM",
-        help="at the end print the digest of what passed as sha256sum does, by sha256, blake2b, md5 ...: "
-        "on standard output, or on standard error if the stream goes there; with --resume that of the whole "
-        "FILE",
+        help="at the end print the digest of the stream as sha256sum does (sha256, blake2b, md5 ...): on "
+        "standard output, or on standard error if the stream goes there; with --resume, of the whole FILE",
     )
     telling = command.add_mutually_exclusive_group()
     telling.add_argument(
         "-p",
         "--progress",
         action="store_true",
-        help="show on standard error how it goes: bytes, time, rate now and on average, how full the ring "
-        "is, and of a regular file percentage and time to go (default: only when standard error is a "
-        "terminal and standard output is not, as in: receive NAME > FILE)",
+        help="show bytes, time, rates and fill of the ring on standard error; of a regular file also "
+        "percentage and time left (default: if standard error is a terminal and the bytes come from, or "
+        "go to, a regular file)",
     )
-    telling.add_argument("-q", "--quiet", action="store_true", help="say nothing but what goes wrong")
+    telling.add_argument("-q", "--quiet", action="store_true", help="print errors only")
+    _add_json(command, "at the end, print a summary in JSON as the last line of standard error")
     _add_ring_file(
         command,
-        "the ring is in the file PATH, where what is under way outlives both processes; the same at both "
-        "ends; the sender then waits only until the disk has what it sent",
+        "keep the ring in the file PATH, the same at both ends: bytes in it outlive both processes, and "
+        "the sender waits only until they are on disk",
     )
 
 
@@ -378,32 +390,41 @@ def _add_ring_file(command: _Command, help: str) -> None:
     command.add_argument("--file", dest="ring_file", metavar="PATH", help=help)
 
 
-def _add_json(command: _Command) -> None:
-    command.add_argument("--json", action="store_true", help="print JSON, for machines")
+def _add_json(command: _Command, help: str) -> None:
+    command.add_argument("--json", action="store_true", help=help)
 
 
 def _add_version(parser: _Parser) -> None:
     parser.add_argument("-V", "--version", action="version", version=f"mmapipc {__version__}")
 
 
-# By name: what adds the arguments, and what the help says of the command: in a line, in whole, at the end.
-_COMMANDS: dict[str, tuple[Callable[[_Command], None], str, str, str]] = {
+# By name: what adds the arguments, and what the help says of the command: in a line, its usage, in whole,
+# at the end.
+_COMMANDS: dict[str, tuple[Callable[[_Command], None], str, str, str, str]] = {
     "send": (
         _fill_send,
         "send a file, or standard input, to a receiver",
-        "Send FILE, or standard input, to the receiver of the channel NAME, "
-        "and wait until it has taken every byte.",
+        "[options] NAME [FILE]",
+        "Send FILE, or standard input, to the receiver of the channel NAME.\n"
+        "The command ends when the receiver has read every byte.",
         """\
 examples:
   mmapipc send greeting photo.jpg
   tar c photos | mmapipc send greeting
   mmapipc send greeting disk.img --limit-rate 10MiB --hash sha256
 """
-        + _EXIT_CODES,
+        + _exit_codes(
+            code_0="the receiver has read every byte (with --file: it is on disk)",
+            code_1="error: a file, the memory, or another sender has the name",
+            code_2="usage",
+            code_3="incomplete: the receiver left early, gave up or was killed",
+            code_4="timed out",
+        ),
     ),
     "receive": (
         _fill_receive,
         "receive into a file, or to standard output",
+        "[options] NAME",
         "Receive what the sender of the channel NAME sends, until the end of its stream.",
         """\
 examples:
@@ -411,43 +432,83 @@ examples:
   mmapipc receive greeting | tar x
   mmapipc receive greeting -o disk.img --resume
 """
-        + _EXIT_CODES,
+        + _exit_codes(
+            code_0="every byte was received and written",
+            code_1="error: a file, the memory, or another receiver has the name",
+            code_2="usage",
+            code_3="incomplete: the sender gave up or was killed; or output closed early",
+            code_4="timed out",
+        ),
     ),
     "inspect": (
         _fill_inspect,
         "show a channel, without disturbing it",
-        "Show the channel NAME: who is attached, what has passed and what is in flight.\n"
-        "Nothing is claimed, written or held up by that.",
-        "example:\n  mmapipc inspect --watch greeting\n" + _TOOLS_EXIT_CODES,
+        "[options] NAME",
+        "Show the channel NAME: its two ends, how much was written and read, what is in\n"
+        "flight. Inspecting is read-only, never blocks the two ends, and tolerates\n"
+        "damaged memory.",
+        "example:\n  mmapipc inspect --watch greeting\n"
+        + _exit_codes(
+            code_0="the channel was shown",
+            code_1="error: there is no such channel, or it is damaged",
+            code_2="usage",
+            code_3="output closed early",
+        ),
     ),
     "list": (
         _fill_list,
         "show all channels, and what killed processes left",
-        "Show this user's channels, one a line, and what killed processes have left of some.\n"
-        "Not those in files (send --file): inspect them.\n"
-        "Windows does not tell which there are: there, name them.",
-        "example:\n  mmapipc list\n" + _TOOLS_EXIT_CODES,
+        "[options] [NAME ...]",
+        "Show this user's channels, one a line, and what killed processes have left.\n"
+        "PASSED is what the receiver has read, FILL how full the ring is.\n"
+        "Channels in files (send --file) are not listed: inspect them.\n"
+        "Windows does not tell which channels there are: there, give their names.",
+        "example:\n  mmapipc list\n"
+        + _exit_codes(
+            code_0="the channels were shown",
+            code_1="error: there is no channel of a given NAME",
+            code_2="usage",
+            code_3="output closed early",
+        ),
     ),
     "remove": (
         _fill_remove,
         "delete what killed processes left of a channel",
-        "Delete what killed processes have left of the channel NAME, "
-        "unless somebody is attached.\n"
-        "(The next sender of that name does it too.  On Windows nothing is ever left: a name goes\n"
-        "with the last process that has it open.)",
-        "example:\n  mmapipc remove greeting\n" + _TOOLS_EXIT_CODES,
+        "NAME",
+        "Delete what killed processes have left of the channel NAME, if no process uses\n"
+        "it. The next sender of that name would do it too. On Windows nothing is left:\n"
+        "a name goes with the last process that has it open.",
+        "example:\n  mmapipc remove greeting\n"
+        + _exit_codes(
+            code_0="removed",
+            code_1="error: there is no such channel, or a process uses it",
+            code_2="usage",
+        ),
     ),
     "map": (
         _fill_map,
-        "look at shared memory, of any program; read, write or make it",
-        "Show the size of shared memory, and a hex dump of its beginning; or copy it out, store in it,\n"
-        "make it.  NAME is that of a mapping of mmapipc, TAG what any program knows it by.",
+        "show, read, write or make shared memory, of any program",
+        "[options] NAME | --tagname TAG | --file PATH",
+        "Show the size of shared memory and a hex dump of its beginning; or read, write\n"
+        "or make it.",
         """\
 examples:
   mmapipc map --tagname ShareMemoryTest
   mmapipc map table --read --offset 4KiB --length 100 > part
   printf hello | mmapipc map --tagname ShareMemoryTest --write --lock
 """
-        + _TOOLS_EXIT_CODES,
+        + _exit_codes(
+            code_0="done",
+            code_1="error: there is no such memory, it is too small, or it exists already",
+            code_2="usage",
+            code_3="output closed early",
+        ),
     ),
 }
+
+# What the command says that was given nothing.
+_OVERVIEW = (
+    "mmapipc streams bytes from one process to another on this machine, by name.\n\n"
+    + "".join(f"  mmapipc {name:<8} {help}\n" for name, (_, help, *_) in _COMMANDS.items())
+    + "\nmmapipc --help shows an example; mmapipc send --help explains send.\n"
+)

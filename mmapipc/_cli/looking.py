@@ -10,6 +10,7 @@ from .. import inspection
 from .._system import system
 from ..errors import ChannelError, InvalidName, NoChannel
 from . import display
+from .naming import near_name
 from .streams import print_lines, say, standard_output, write_output
 from .terminal import Picture, terminal_size
 
@@ -17,29 +18,32 @@ TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from ..inspection import Look
+    from ..inspection import ChannelInfo
 
 _BETWEEN_LINES = 1.0  # seconds
 
 
 def inspect(arguments: Namespace) -> None:
     """Show a channel: once, or until it ends."""
-    with contextlib.closing(inspection.Looker(arguments.name, arguments.ring_file)) as looker:
+    with (
+        _near_name(arguments.name, arguments.ring_file),
+        contextlib.closing(inspection.Looker(arguments.name, arguments.ring_file)) as looker,
+    ):
         if arguments.watch:
             _watch(looker.watch(), arguments.json)
         else:
-            look = looker.look()
-            print_lines([display.as_json(look.facts())] if arguments.json else display.block(look))
+            info = looker.look()
+            print_lines([display.as_json(info.facts())] if arguments.json else display.block(info))
 
 
 def list_channels(arguments: Namespace) -> bool:
     """Show channels, one a line; return whether each one that was asked for is there."""
-    found: list[tuple[str, Look | ChannelError]] = []
+    found: list[tuple[str, ChannelInfo | ChannelError]] = []
     complete = True
-    for name in arguments.names or inspection.names():
+    for name in arguments.names or inspection.channels():
         try:
-            with contextlib.closing(inspection.Looker(name)) as looker:
-                found.append((name, looker.look()))
+            with _near_name(name, None):
+                found.append((name, inspection.inspect(name)))
         except NoChannel as error:
             if arguments.names:  # a channel that nobody asked for has just gone
                 say(str(error))
@@ -51,28 +55,42 @@ def list_channels(arguments: Namespace) -> bool:
     if arguments.json:
         print_lines([display.as_json([display.entry(*each) for each in found])])
     else:
-        print_lines(display.table(found))
+        output = standard_output().file
+        columns = terminal_size(output.fileno())[0] - 1 if output.isatty() else None
+        print_lines(display.table(found, columns))
     return complete
 
 
 def remove(arguments: Namespace) -> None:
     """Remove what killed processes have left of a channel."""
-    inspection.remove(arguments.name)
+    with _near_name(arguments.name, None):
+        inspection.remove(arguments.name)
 
 
-def _watch(looks: Iterator[Look], json: bool) -> None:
-    """Show look after look: in place on a terminal; elsewhere in lines, of which the last shows the end."""
-    meter, picture = display.Meter(), Picture()
+@contextlib.contextmanager
+def _near_name(name: str, ring_file: str | None) -> Iterator[None]:
+    """If there is no channel of that name, name the one that was perhaps meant."""
+    try:
+        yield
+    except NoChannel as error:
+        near = None if ring_file else near_name(name)
+        if near is not None:
+            error.args = (f"{error}; did you mean {near!r}?",)
+        raise
+
+
+def _watch(infos: Iterator[ChannelInfo], json: bool) -> None:
+    """Show it again and again: in place on a terminal; elsewhere in lines, of which the last shows the end."""
+    meter = display.Meter()
     next_line = time.perf_counter()
     output = standard_output().file.fileno()
-    with system.redrawing(output) as redrawing:
-        for look in looks:
+    with system.redrawing(output) as redrawing, Picture(write_output) as picture:
+        for info in infos:
             now = time.perf_counter()
-            meter.add(now, look.stream)
+            meter.add(now, info.stream)
             if redrawing and not json:
                 columns, rows = terminal_size(output)
-                lines = display.block(look, meter) + display.bar(look, columns)
-                write_output(picture.draw(lines, columns, rows))
-            elif now >= next_line or look.ended:
-                print_lines([display.as_json(look.facts()) if json else display.line(look, meter)])
+                picture.draw(display.block(info, meter) + display.bar(info, columns), columns, rows)
+            elif now >= next_line or info.ended:
+                print_lines([display.as_json(meter.facts(info)) if json else display.line(info, meter)])
                 next_line = now + _BETWEEN_LINES

@@ -17,7 +17,7 @@ from ..errors import (
     StreamAborted,
 )
 from .arguments import USAGE, parse
-from .streams import FileTrouble, ReaderGone, say
+from .streams import FileTrouble, ReaderGone, say, say_line
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
@@ -30,24 +30,34 @@ TRUNCATED = 3
 TIMED_OUT = 4
 _BY_SIGNAL = 128  # and the signal's number, as the shell shows it
 
+_ENDINGS = {OK: "complete", ERROR: "error", USAGE: "usage", TRUNCATED: "incomplete", TIMED_OUT: "timed out"}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit code, or die of the signal that ended it."""
     name = None
+    summary: dict[str, object] | None = None  # of the transfer, if one is wanted
     try:
         try:
             _catch_signals()
             parsed = parse(arguments)
             name = getattr(parsed, "name", parsed.command)
-            return _run(parsed)
+            parsed.summary = {"channel": name, "bytes": 0, "seconds": 0.0, "rate": 0.0, "digest": None}
+            if parsed.command in ("send", "receive") and parsed.json:
+                summary = parsed.summary
+            code = _run(parsed)
+            _summarize(summary, code, None)
+            return code
         finally:
             _release_signals()
     except _Signalled as error:
-        _report(name, error)
+        _summarize(summary, _report(name, error), error)
         system.die_of(error.number)  # so that a shell's loop ends too
         return _BY_SIGNAL + error.number
     except Exception as error:
-        return _report(name, error)
+        code = _report(name, error)
+        _summarize(summary, code, error)
+        return code
 
 
 def _run(parsed: Namespace) -> int:
@@ -112,6 +122,15 @@ def _release_signals() -> None:
     for number in _SIGNALS:
         if signal.getsignal(number) is _signalled:
             signal.signal(number, signal.SIG_DFL)
+
+
+def _summarize(summary: dict[str, object] | None, code: int, error: BaseException | None) -> None:
+    """Print the summary, if one is wanted, and in it how the command ended."""
+    if summary is not None:
+        import json
+
+        told = str(error or "") or None
+        say_line(json.dumps({**summary, "ended": _ENDINGS.get(code, told), "exit_code": code, "error": told}))
 
 
 def _report(name: str | None, error: BaseException) -> int:

@@ -14,7 +14,7 @@ from .._meeting.homes import home
 from .._system import RECEIVER, SENDER, system
 from ..channel import Receiver, Sender
 from ..errors import ChannelError, ReceiverLeft
-from .streams import LONGEST_STOP, ReaderGone, tell, write_error
+from .streams import LONGEST_STOP, ReaderGone, printable, tell, write_error
 from .terminal import Rate, cut, exactly, human, terminal_size, width
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
@@ -56,22 +56,34 @@ def fitted(parts: dict[str, str], columns: int) -> str:
 
 
 class Watch:
-    """Tells for whom a transfer has waited for more than a second, during the `with` block.
+    """Follows a transfer during the `with` block; puts bytes, seconds and rate into `summary` at its end.
 
     `name` is the channel's, and `ring_file` the file that its ring is in, if it
     is.  `sends` tells whether this end is the sender.  `waits_for_role` tells
-    that the end may have to wait for its role.
+    that the end may have to wait for its role.  With `tells` it tells for whom
+    the transfer has waited for more than a second.
 
     All is written by a thread of its own: on a terminal that somebody has
     stopped it waits, and nobody else does.
     """
 
-    def __init__(self, name: str, ring_file: str | None, *, sends: bool, waits_for_role: bool) -> None:
+    def __init__(
+        self,
+        name: str,
+        ring_file: str | None,
+        sends: bool,
+        waits_for_role: bool,
+        summary: dict[str, object],
+        *,
+        tells: bool = True,
+    ) -> None:
         self._name = name
         self._ring_file = ring_file
         self._sends = sends
         self._role = SENDER if sends else RECEIVER
         self._waits_for_role = waits_for_role
+        self._summary = summary
+        self._tells = tells
         self._kept = ring_file is not None  # so a sender need not wait for a receiver
         self._end: Sender | Receiver | None = None
         self._ending = False  # this end moves no more bytes
@@ -84,6 +96,7 @@ class Watch:
         self._began = time.perf_counter()
         self._opening = self._waiting_for("the receiver of an earlier stream" if sends else "a sender")
         self._waits = self._opening  # for whom, in words; nothing when it does not wait
+        self._hint: str | None = None  # what may be wrong with that name
         self._lock = threading.Lock()  # whoever looks holds it; nobody does who writes
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()  # None: it is over
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -93,6 +106,17 @@ class Watch:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        with self._lock:
+            if kind is None:
+                self._bytes = self._moved  # the receiver has taken what was in flight
+            if self._end is not None:
+                elapsed = time.perf_counter() - self._began
+                self._summary |= {
+                    "bytes": self._bytes,
+                    "seconds": round(elapsed, 6),
+                    "rate": round(self._mean(elapsed)),
+                }
+                self._sum_up(kind, elapsed)
         self._lines.put(None)
         self._thread.join(LONGEST_STOP)
 
@@ -128,8 +152,8 @@ class Watch:
                 self._look(now)
                 if self._waits != waits:
                     waits, since, told = self._waits, now, False
-            if waits and not told and now - since > _LONG:
-                tell(waits)
+            if self._tells and waits and not told and now - since > _LONG:
+                tell(waits + self._advice())
                 told = True
 
     def _texts(self, seconds: float) -> Iterator[str]:
@@ -184,6 +208,23 @@ class Watch:
                 return None if pid == os.getpid() else pid
         return None
 
+    def _advice(self) -> str:
+        """What to say behind a wait for a sender: the name may be misspelt."""
+        if self._hint is None:
+            near = None
+            if self._end is None and not self._sends and not self._kept:
+                from .naming import near_name
+
+                near = near_name(self._name)
+            self._hint = "" if near is None else f" (there is a channel {near!r})"
+        return self._hint if self._waits == self._opening else ""
+
+    def _mean(self, elapsed: float) -> float:
+        return self._bytes / elapsed if elapsed > 0 else 0.0
+
+    def _sum_up(self, kind: type[BaseException] | None, elapsed: float) -> None:
+        """Say, or not, how it went."""
+
     def _waiting_for(self, whom: str) -> str:
         return f"waiting for {whom} on {self._name!r}"
 
@@ -195,19 +236,18 @@ class Progress(Watch):
     """
 
     def __init__(
-        self, name: str, ring_file: str | None, *, sends: bool, waits_for_role: bool, size: int | None
+        self,
+        name: str,
+        ring_file: str | None,
+        sends: bool,
+        waits_for_role: bool,
+        summary: dict[str, object],
+        *,
+        size: int | None,
     ) -> None:
-        super().__init__(name, ring_file, sends=sends, waits_for_role=waits_for_role)
+        super().__init__(name, ring_file, sends, waits_for_role, summary)
         self._size = size
         self._drawn = ""
-
-    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        with self._lock:
-            if kind is None:
-                self._bytes = self._moved  # the receiver has taken what was in flight
-            if self._end is not None and kind not in (ReceiverLeft, ReaderGone):  # after these we say nothing
-                self._lines.put(self._summary())
-        super().__exit__(kind, *error)
 
     def _run(self) -> None:
         told = ""
@@ -222,7 +262,7 @@ class Progress(Watch):
                     now = time.perf_counter()
                     self._look(now)
                     # Not in the last column, where terminals differ.
-                    line = self._line(now, terminal_size(stream)[0] - 1 if redrawing else sys.maxsize)
+                    line = self._line(now, terminal_size(stream)[0] - 1 if redrawing else None)
                 if redrawing:
                     self._draw(line)
                 elif line != told:
@@ -237,10 +277,14 @@ class Progress(Watch):
             self._drawn = line
             write_error(f"\r{line}{blank}{back}")
 
-    def _line(self, now: float, columns: int) -> str:
+    def _line(self, now: float, columns: int | None) -> str:
+        """What to show in so many columns; None: on a line of its own, which begins with the name anyway."""
         elapsed = now - self._began
         if told := self._waits:
+            told += self._advice()
             passed = f"{human(self._bytes)} sent, " if self._bytes else ""
+            if columns is None:
+                return passed + told
             return cut(passed + told if width(passed + told) <= columns else told, columns)
         mean = self._mean(elapsed)
         parts = {
@@ -254,13 +298,14 @@ class Progress(Watch):
             left = max(self._size - self._bytes, 0)
             parts["percent"] = f"{100 - 100 * left / self._size if self._size else 100:3.0f} %"
             parts["eta"] = f"ETA {clock(left / mean)}" if mean else "ETA -:--:--"
-        return fitted(parts, columns)
+        if columns is None:
+            return fitted(parts, sys.maxsize)
+        label = cut(printable(self._name), columns // 4) + ": "
+        return label + fitted(parts, columns - width(label))
 
-    def _mean(self, elapsed: float) -> float:
-        return self._bytes / elapsed if elapsed > 0 else 0.0
-
-    def _summary(self) -> str:
-        elapsed = time.perf_counter() - self._began
+    def _sum_up(self, kind: type[BaseException] | None, elapsed: float) -> None:
+        if kind in (ReceiverLeft, ReaderGone):  # after these we say nothing
+            return
         done = "sent" if self._sends else "received"
         mean = self._mean(elapsed)
-        return f"{self._name}: {done} {exactly(self._bytes)} in {elapsed:.1f} s, {human(mean)}/s"
+        self._lines.put(f"{self._name}: {done} {exactly(self._bytes)} in {elapsed:.1f} s, {human(mean)}/s")

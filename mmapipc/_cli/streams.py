@@ -74,6 +74,12 @@ class OpenFile:
         with contextlib.suppress(io.UnsupportedOperation):
             system.enlarge_pipe(self.file.fileno(), PIECE)
 
+    def is_regular(self) -> bool:
+        """Whether this is a regular file: no pipe, no terminal, no device."""
+        with contextlib.suppress(OSError):
+            return stat.S_ISREG(os.fstat(self.file.fileno()).st_mode)
+        return False
+
     def bytes_left(self) -> int | None:
         """Return how many bytes can be read; None if nobody knows."""
         with contextlib.suppress(OSError):
@@ -132,6 +138,16 @@ def check_sink(path: str | None, ring_file: str | None) -> None:
         if is_folder or not os.access(asked, os.W_OK):
             number = errno.EISDIR if is_folder else errno.EACCES
             raise OSError(number, os.strerror(number))
+
+
+def will_be_regular(path: str | None) -> bool:
+    """Whether the sink is, or will be, a regular file."""
+    if path is None:
+        return standard_output().is_regular()
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except OSError:
+        return True  # it will be made
 
 
 def position_output(output: OpenFile, position: int, resume: bool) -> None:
@@ -207,12 +223,17 @@ def tell(text: str) -> None:
 
 def say(text: str) -> None:
     """`tell`, but a terminal that somebody has stopped (Ctrl-S) holds us up for a moment only."""
+    say_line(f"mmapipc: {printable(text)}")
+
+
+def say_line(text: str) -> None:
+    """Write one line as it is on standard error, in the way of `say`."""
     if not is_terminal(sys.stderr):
-        tell(text)
+        write_error(f"{text}\n")
         return
     import threading  # slow to import, and seldom needed
 
-    thread = threading.Thread(target=tell, args=(text,), daemon=True)
+    thread = threading.Thread(target=write_error, args=(f"{text}\n",), daemon=True)
     thread.start()
     thread.join(LONGEST_STOP)
 

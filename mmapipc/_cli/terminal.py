@@ -6,6 +6,7 @@ import contextlib
 import os
 import unicodedata
 from collections import deque
+from collections.abc import Callable
 
 from ..errors import in_bytes
 
@@ -31,24 +32,30 @@ class Rate:
 
 
 class Picture:
-    """Lines on a terminal; the next lines are drawn over them."""
+    """Lines on a terminal, each time drawn anew, during the `with` block; the last ones stay.
 
-    def __init__(self) -> None:
-        self._drawn: list[str] = []
+    They are drawn on the terminal's other screen, as editors and pagers do: what
+    stood there before comes back, and a window whose size changes leaves nothing
+    behind.  `write` writes a text on the terminal.
+    """
 
-    def draw(self, lines: list[str], columns: int, rows: int) -> str:
-        """Return the text that draws the lines and leaves the cursor below the last one.
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._write = write
+        self._last: list[str] = []
 
-        It does not use the last column, where terminals differ, nor more rows than the terminal has.
-        """
-        lines = [cut(line, columns - 1) for line in lines[-max(rows - 1, 1) :]]
-        back = ""
-        # When a terminal shrinks, some fold the lines and some do not, so nobody knows where wide
-        # lines begin.  Then we draw below: what stands above may not be ours.
-        if self._drawn and all(width(line) < columns for line in self._drawn) and len(self._drawn) < rows:
-            back = f"\x1b[{len(self._drawn)}A\r"
-        self._drawn = lines
-        return back + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J"
+    def __enter__(self) -> Picture:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._last:
+            self._write("\x1b[?1049l" + "".join(f"{line}\n" for line in self._last))
+
+    def draw(self, lines: list[str], columns: int, rows: int) -> None:
+        """Draw the lines, without the last column, where terminals differ, and in so many rows."""
+        begin = "" if self._last else "\x1b[?1049h"
+        self._last = [cut(line, columns - 1) for line in lines]
+        fitting = self._last[-max(rows - 1, 1) :]
+        self._write(f"{begin}\x1b[H" + "".join(f"{line}\x1b[K\n" for line in fitting) + "\x1b[J")
 
 
 def terminal_size(descriptor: int) -> tuple[int, int]:

@@ -27,12 +27,13 @@ def send(arguments: Namespace) -> None:
         streams.source(arguments.input, arguments.ring_file) as source,
         Passing(arguments.limit_rate, arguments.hash) as passing,
         _progress(arguments, source) as progress,
-        _sender(arguments, progress.say) as sender,
+        _sender(arguments, (lambda text: None) if arguments.quiet else progress.say) as sender,
         progress.following(sender),
     ):
         source.enlarge()
         _send_all(source, passing, sender, watched=not arguments.persist and arguments.ring_file is None)
     if arguments.hash is not None:
+        arguments.summary["digest"] = passing.digest
         streams.print_lines([checksum_line(passing.digest, arguments.input or "-")])
 
 
@@ -62,7 +63,9 @@ def receive(arguments: Namespace) -> None:
         _receive_all(receiver, passing, sink)
     if arguments.hash is not None:
         # An earlier receiver had the beginning of a resumed stream.
-        _print_digest(_digest_of(path, arguments.hash) if resumed else passing.digest, path)
+        digest = _digest_of(path, arguments.hash) if resumed else passing.digest
+        arguments.summary["digest"] = digest
+        _print_digest(digest, path)
 
 
 def _sender(arguments: Namespace, say: Callable[[str], None]) -> Sender:
@@ -89,7 +92,7 @@ def _send_all(source: OpenFile, passing: Passing, sender: Sender, *, watched: bo
                 passing.passed(view, count)
                 sender.commit(count)
     except (ReceiverGone, ChannelTimeout) as error:
-        error.args = (f"{error}, nor anything after them",)
+        error.args = (f"{error}; the rest was not sent",)
         raise
 
 
@@ -136,8 +139,7 @@ def _digest_of(path: str, algorithm: str) -> str:
 class _NoWatch:
     """Stands in for Watch where nobody is to see any."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self.say = say
+    say = staticmethod(tell)
 
     def following(self, end: Sender | Receiver) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
@@ -147,16 +149,18 @@ def _progress(
     arguments: Namespace, source: OpenFile | None
 ) -> contextlib.AbstractContextManager[Watch | _NoWatch]:
     """Return what shows how the transfer goes; `source` is the sender's, and None for a receiver."""
-    if arguments.quiet:
-        return contextlib.nullcontext(_NoWatch(lambda text: None))
-    if sys.stderr is None or not (arguments.progress or streams.is_terminal(sys.stderr)):
-        return contextlib.nullcontext(_NoWatch(tell))
+    at_terminal = streams.is_terminal(sys.stderr) and not arguments.quiet
+    # Not where it would be drawn over what another program, or a person, writes or reads there.
+    draws = arguments.progress or (
+        at_terminal
+        and (streams.will_be_regular(arguments.output) if source is None else source.is_regular())
+    )
+    if sys.stderr is None or not (draws or at_terminal or arguments.json):
+        return contextlib.nullcontext(_NoWatch())
     from .progress import Progress, Watch  # most transfers start without it
 
-    name, ring_file, sends, waits = arguments.name, arguments.ring_file, source is not None, arguments.wait
-    # Progress would be drawn over what somebody types, or what is received.
-    typed = source is not None and source.file.isatty()
-    if not arguments.progress and (typed or streams.is_terminal(sys.stdout)):
-        return Watch(name, ring_file, sends=sends, waits_for_role=waits)
-    size = None if source is None else source.bytes_left()
-    return Progress(name, ring_file, sends=sends, waits_for_role=waits, size=size)
+    transfer = arguments.name, arguments.ring_file, source is not None, arguments.wait, arguments.summary
+    if not draws:
+        return Watch(*transfer, tells=at_terminal)
+    size = None if source is None else arguments.size or source.bytes_left()
+    return Progress(*transfer, size=size)

@@ -20,7 +20,7 @@ from ..errors import (
     MemoryRefused,
     NoSuchMapping,
     Undelivered,
-    in_bytes,
+    in_units,
 )
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
@@ -122,8 +122,8 @@ class InMemory(Home):
         self._lingered += 1
         if self._lingered > _LINGER:
             raise MemoryRefused(
-                f"{self.name}: a process still holds memory of that name, but is not attached; "
-                "end it or use another name"
+                f"{self.name}: a process that is not attached has the memory of that name open; "
+                "end it, or use another name"
             )
         return None
 
@@ -228,7 +228,7 @@ class InFile(Home):
 
     def _of_another_kind(self) -> LayoutError:
         return LayoutError(
-            f"{self.name}: {self.location} is a file of another kind, and left as it is; use another path"
+            f"{self.name}: {self.location} is a file of another kind, and was not changed; use another file"
         )
 
     def check_taken(self, words: memoryview, header: layout.Header) -> None:
@@ -236,8 +236,8 @@ class InFile(Home):
         read, write = layout.load_sequences(words, header.capacity, self.name)
         if read != write:
             raise Undelivered(
-                f"{self.name}: {self.location} has {in_bytes(write - read)} of an earlier stream that no "
-                "receiver has taken; receive them, or remove the file"
+                f"{self.name}: {self.location} still has {in_units(write - read)} of an earlier stream; "
+                "receive them, or remove the file"
             )
 
     def renew(self, found: Memory | None, capacity: int) -> Memory | None:
@@ -270,8 +270,8 @@ class InFile(Home):
         """NoSuchMapping when the path no longer leads to the file that has the stream."""
         if not memory.is_at(self.location):
             raise NoSuchMapping(
-                f"{self.name}: {self.location} was removed or replaced while the stream was in it, "
-                "so what no receiver has taken is not there; send it again"
+                f"{self.name}: {self.location} was removed or replaced while the stream was in it; "
+                "what no receiver has acknowledged is lost: send it again"
             )
 
     def is_lost(self, memory: Memory) -> bool:

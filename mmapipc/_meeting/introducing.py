@@ -26,6 +26,10 @@ from .link import SendingLink
 from .pairing import Pair
 from .waiting import CLOCK, Clock, until
 
+TYPE_CHECKING = False  # as in typing, which is slow to import
+if TYPE_CHECKING:
+    from .._system.contract import Claim
+
 _WORD = 8  # bytes
 # Stands in the header where a file has its owner: this memory is a board.
 _MARK = int.from_bytes(b"listener", "big")
@@ -37,6 +41,15 @@ class _Board(InMemory):
     """The memory of a listener's name."""
 
     owner = _MARK
+
+    def claim(self, role: str) -> Claim | None:
+        try:
+            return super().claim(role)
+        except RoleTaken:
+            raise RoleTaken(
+                f"{self.name}: the name is taken (pid {self.claiming.rival}); "
+                "end that process, or use another name"
+            ) from None
 
 
 class Invitations:
@@ -111,7 +124,9 @@ class Invitations:
                 return pair
             self._withdraw_stopped()
             if left <= _COMING:
-                raise ChannelTimeout(f"{self.name}: no client came for {timeout:g} s")
+                raise ChannelTimeout(
+                    f"{self.name}: no client came within {timeout:g} s; start one or wait longer"
+                )
 
     def _withdraw(self, pair: Pair) -> None:
         number = self._pairs.index(pair)
@@ -174,8 +189,9 @@ def invited(name: str, timeout: float | None, clock: Clock = CLOCK) -> Pair:
     home = _Board(name)
     pair = until(lambda: _come(home, timeout, clock), timeout, clock)
     if pair is None:
-        there = "the listener accepts nobody" if _words(home) else "there is no listener"
-        raise ChannelTimeout(f"{name}: {there} after {timeout:g} s; start one or wait longer")
+        if _words(home):
+            raise ChannelTimeout(f"{name}: the listener accepted nobody within {timeout:g} s; wait longer")
+        raise ChannelTimeout(f"{name}: no listener came within {timeout:g} s; start one or wait longer")
     return pair
 
 
@@ -230,7 +246,10 @@ def _words(home: _Board) -> list[int]:
             if header is None or layout.load_sender_state(words, home.name) != layout.OPEN:
                 return []
         if header.owner != _MARK:
-            raise LayoutError(f"{home.name}: is the name of a channel, not of a listener; use another name")
+            raise LayoutError(
+                f"{home.name}: the name belongs to a channel, not to a listener; "
+                "use mmapipc.Receiver, or the name of a listener"
+            )
         size = layout.HEADER_SIZE + header.capacity
         if header.capacity % _WORD or header.capacity > _WORD * _LONGEST_BOARD or not memory.has(size):
             raise layout.damaged(home.name, f"a board of {header.capacity} bytes")

@@ -25,6 +25,7 @@ from ..errors import (
     StreamAborted,
     UnsafeMemory,
     in_bytes,
+    in_units,
 )
 from .waiting import CLOCK, Clock, Waiter
 
@@ -318,10 +319,11 @@ class SendingLink(Link):
         if verdict in (Verdict.READY, Verdict.END):
             return
         lost = self.half.in_flight
-        undelivered = f"{in_bytes(lost)} {'was' if lost == 1 else 'were'} not delivered"
+        size = in_units(lost)
+        undelivered = f"{size} {'was' if size.startswith('1 ') else 'were'} not delivered"
         if verdict is None:
-            there = "the receiver took nothing" if self.half.receivers else "no receiver came"
-            raise ChannelTimeout(f"{self.name}: {there} for {timeout:g} s; {undelivered}")
+            there = "the receiver read nothing for" if self.half.receivers else "no receiver came within"
+            raise ChannelTimeout(f"{self.name}: {there} {timeout:g} s; {undelivered}")
         if verdict is Verdict.LEFT:
             raise ReceiverLeft(f"{self.name}: the receiver left early; {undelivered}")
         if verdict is Verdict.GAVE_UP:
@@ -410,7 +412,7 @@ class ReceivingLink(Link):
             return
         if verdict is None:
             raise ChannelTimeout(f"{self.name}: the sender sent nothing for {timeout:g} s")
-        truncated = f"the stream is not whole, it stops after {in_bytes(self.half.sequence)}"
+        truncated = f"the stream is not whole: it stops after {in_bytes(self.half.sequence)}"
         if verdict is Verdict.GAVE_UP:
             raise StreamAborted(f"{self.name}: the sender gave up; {truncated}")
         raise SenderDied(f"{self.name}: the sender died; {truncated}")

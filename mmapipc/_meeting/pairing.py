@@ -134,7 +134,7 @@ class Outgoing(SendingLink):
             return
         if verdict is None:
             raise ChannelTimeout(
-                f"{self.name}: the other end took nothing for {timeout:g} s, so the message was not sent"
+                f"{self.name}: the other end received nothing for {timeout:g} s, so the message was not sent"
             )
         if verdict is Verdict.LEFT:
             raise ReceiverLeft(f"{self.name}: the other end has closed the connection")
@@ -167,7 +167,8 @@ class Incoming(ReceivingLink):
             raise ChannelTimeout(f"{self.name}: the other end sent nothing for {timeout:g} s")
         if verdict is Verdict.GAVE_UP:
             raise StreamAborted(
-                f"{self.name}: the other end gave up in the middle of a message, or before it was accepted"
+                f"{self.name}: the other end gave up in the middle of a message, "
+                "or before the connection was accepted"
             )
         raise SenderDied(f"{self.name}: {self.pair.death()}")
 
@@ -298,7 +299,7 @@ class Pair(Home):
         assert self.incoming.mapped is not None
         pid = self._sender(self.incoming.mapped.words)
         if not pid:
-            return "nobody has the other end any more, and it was never used"
+            return "the other end was never used, and no process has it any more"
         return f"the process at the other end (pid {pid}) was killed, or ended without closing the connection"
 
     def close(self) -> None:

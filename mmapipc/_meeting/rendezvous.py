@@ -56,7 +56,7 @@ class Beginning:
         self.link = link
         self._home = link.home
         self._capacity = capacity
-        self._obstacle = "the file was removed again and again"  # what the last attempt met
+        self._obstacle = "another process still removes the file again and again"  # what the last attempt met
 
     @property
     def too_late(self) -> str:
@@ -68,7 +68,7 @@ class Beginning:
         link, home = self.link, self._home
         if not _has_role(link):
             self._obstacle = (
-                _rival(link) or "a process that is just leaving, or that looks, still has the role"
+                _rival(link) or "a process that leaves, or inspects the channel, still has the role"
             )
             return None
         with home.changing() as allowed:
@@ -77,17 +77,17 @@ class Beginning:
                 if not _is_at_home(link):
                     return None
                 if not allowed:
-                    self._obstacle = "a receiver that attaches to an earlier stream is still at it"
+                    self._obstacle = "a process still attaches to an earlier stream"
                     return None
                 if found is not None and self._is_attached(found):
-                    self._obstacle = "a receiver is still attached to an earlier stream"
+                    self._obstacle = "a receiver still reads an earlier stream"
                     return None
                 link.memory = home.renew(found, self._capacity)
             finally:
                 if found is not None and found is not link.memory:
                     found.close()
             if link.memory is None:
-                self._obstacle = "a process that is not attached still holds the memory of that name"
+                self._obstacle = "a process that is not attached still has the memory of that name open"
                 return None
             link.mapped = home.map(link.memory, self._capacity)
             stream_id = int.from_bytes(os.urandom(8), "little")
@@ -128,7 +128,7 @@ class Attaching:
         rival = _rival(self.link)
         if rival:
             return f"{name}: {rival} after {seconds:g} s; end it or wait longer"
-        return f"{name}: no sender came for {seconds:g} s; start one or wait longer"
+        return f"{name}: no sender came within {seconds:g} s; start one or wait longer"
 
     def attempt(self) -> bool | None:
         """Attach; None while there is no stream that wants a receiver."""
@@ -153,7 +153,7 @@ def _attach(link: ReceivingLink) -> bool | None:
                 words, constant = known
                 if constant.owner and not home.kept:
                     raise LayoutError(
-                        f"{name}: is the name of a listener, not of a channel; "
+                        f"{name}: the name belongs to a listener, not to a channel; "
                         "use mmapipc.connection.Client, or another name"
                     )
                 states.settle_receiver(words, name)

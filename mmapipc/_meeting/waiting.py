@@ -101,9 +101,7 @@ def checked_seconds(name: str, timeout: float | None) -> float | None:
         if 0 <= seconds <= _thread.TIMEOUT_MAX:
             return seconds
     most = _thread.TIMEOUT_MAX
-    raise ValueError(
-        f"{name}: a timeout is a number of seconds from 0 to {most:.0f}, or None; not {timeout!r}"
-    )
+    raise ValueError(f"{name}: the timeout must be None, or from 0 to {most:.0f} seconds, not {timeout!r}")
 
 
 class Clock:

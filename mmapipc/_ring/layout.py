@@ -226,7 +226,7 @@ def check_owner(words: memoryview, name: str, path: str) -> None:
     """LayoutError when the ring in the file `path` is that of a channel of another name."""
     if owner_of(words) not in (0, owner(name)):
         raise LayoutError(
-            f"{name}: {path} belongs to a channel of another name; use that name, or another path"
+            f"{name}: {path} belongs to a channel whose name is not {name!r}; use its name, or another file"
         )
 
 
@@ -254,7 +254,7 @@ def check_version(words: memoryview, name: str) -> None:
     if magic[7] != VERSION:
         raise LayoutError(
             f"{name}: the channel has layout version {magic[7]}, this mmapipc has {VERSION}; "
-            "use the same mmapipc at both ends"
+            "use the same version of mmapipc at both ends"
         )
 
 

@@ -279,7 +279,7 @@ class Half:
         self.check_not_shut()
         size = 0 if self._view is None else len(self._view)
         if not 0 <= count <= size:
-            raise ValueError(f"{self._name}: {in_bytes(count)} of a view that has {size}")
+            raise ValueError(f"{self._name}: the view has {in_bytes(size)}, not {count}")
         if self._view is not None:
             self._view.release()  # BufferError, and nothing has happened, while something is built on it
             self._view = None
@@ -493,7 +493,7 @@ class Producer(Half):
         self.owe(self.sequence)
         self._check_whole()
         if owed and self.strict:
-            raise ValueError(f"{self._name}: an earlier write failed, the stream cannot go on")
+            raise ValueError(f"{self._name}: an earlier write failed, so nothing can follow it")
         if self._view is not None:
             raise ValueError(f"{self._name}: commit() the reserved view first")
         return owed
@@ -509,7 +509,7 @@ class Producer(Half):
         """Raise ValueError when shut, or when a call was stopped after it had published something."""
         self.check_not_shut()
         if self._debt not in (None, self.sequence):
-            self.shut(f"{self._name}: an earlier write was cut short, the stream cannot go on")
+            self.shut(f"{self._name}: an earlier write was cut short, so nothing can follow it")
             self.check_not_shut()
 
     def settle(self) -> None:
@@ -851,8 +851,8 @@ class Consumer(Half):
         self.check_not_shut()
         if self._refuses:
             raise ReadFailed(
-                f"{self._name}: an earlier read did not succeed, and what wraps this end may have lost bytes; "
-                "read on from the Receiver itself"
+                f"{self._name}: an earlier read failed, and the file around the Receiver may have lost "
+                "bytes; read from the Receiver itself"
             )
 
     def refuse_after(self, error: BaseException) -> None:

@@ -151,7 +151,7 @@ def finish(words: memoryview, sequence: int, name: str, order: Order) -> None:
     elif state != layout.FINISHED:
         raise StreamAborted(
             f"{name}: another process has taken the stream from this sender, and ended it; "
-            "what arrived may not be the whole"
+            "the receiver may not have all of it"
         )
 
 

@@ -40,14 +40,13 @@ class Claiming:
             if self._waits:
                 return None
             raise RoleTaken(
-                f"{place.name}: there is a {role} already (pid {pid}); use another name or end it"
+                f"{place.name}: there is a {role} already (pid {pid}); end that process, or use another name"
             )
         now = time.monotonic()
         if self._since is None:
             self._since = now
         elif now > self._since + _TIDYING:
             raise MemoryRefused(
-                f"{place.name}: a stopped process still tidies up, or looks, at {place.location}; "
-                "end it or let it go on"
+                f"{place.name}: a paused process holds {place.location}; end it, or let it continue"
             )
         return None

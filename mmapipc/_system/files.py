@@ -33,7 +33,7 @@ FLAGS = getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, 
 
 _MODES = {os.O_RDWR: "r+", os.O_RDONLY: "r"}
 # Windows tells Python no difference between these two.
-_OTHERS = " (or another program has it open, and shares it with nobody)" if os.name == "nt" else ""
+_OTHERS = " (or another program has it open, and does not share it)" if os.name == "nt" else ""
 
 
 def owned(path: str, flags: int, access: int) -> io.FileIO:
@@ -127,10 +127,10 @@ def open_regular(
             raise there_already(file)
         wanted = size or status.st_size
         if not wanted:
-            raise InvalidSize(f"{_subject(file)} is empty; give a size to extend it")
+            raise InvalidSize(f"{_subject(file)} the file is empty; give a size to extend it")
         if wanted > status.st_size and not (create and writable):
             raise MappingTooSmall(
-                f"{_subject(file)} has {in_bytes(status.st_size)}, not {wanted}; ask for fewer, "
+                f"{_subject(file)} the file has {in_bytes(status.st_size)}, not {wanted}; ask for fewer, "
                 "or extend it with create=True and access='write'"
             )
     except BaseException:
@@ -174,4 +174,4 @@ def _subject(file: Place) -> str:
 
 
 def _irregular(file: Place) -> NameTaken:
-    return NameTaken(f"{_subject(file)} is not a regular file; use another one")
+    return NameTaken(f"{_subject(file)} this is not a regular file; use another one")

@@ -53,29 +53,32 @@ def split(name: str) -> tuple[str, str]:
         # Half a surrogate pair can be in a name that came from the command line.
         encoded = quote(name, safe="", errors="surrogatepass").replace("~", "%7E")
     if not encoded:
-        raise InvalidName("(no name): a channel needs a name of at least one character")
+        raise InvalidName("(no name): the name must have at least 1 character")
     if len(encoded) > LONGEST_NAME:
         raise InvalidName(
-            f"{name[:20]}...: the name has {len(encoded)} characters once encoded; use at most {LONGEST_NAME}"
+            f"{name[:20]}...: the name has {len(encoded)} characters when it is encoded; "
+            f"use at most {LONGEST_NAME}"
         )
     return prefix, encoded
 
 
 def other_kind(place: Place, role: str) -> NameTaken:
     """The error for the name of a channel at which somebody has that role."""
-    return NameTaken(f"{place.name}: is the name of a channel that has a {role}; use another name")
+    return NameTaken(f"{place.name}: the name belongs to a channel with a {role}; use another name")
 
 
 def other_backing(place: Place, file: bool) -> NameTaken:
     """The error for a name that was made without the file that is given, or with one that is not."""
     if file:
-        return NameTaken(f"{place.name}: is the name of memory without a file; use another name")
-    return NameTaken(f"{place.name}: is the name of a file's mapping; give the file too")
+        taken = "memory without a file; leave the file out"
+    else:
+        taken = "a mapping of a file; give the file too"
+    return NameTaken(f"{place.name}: the name belongs to {taken}, or use another name")
 
 
 def there_already(place: Place) -> MappingExists:
     """The error for what was to be new."""
-    return MappingExists(f"{place.name}: is there already, and was to be new; use another one")
+    return MappingExists(f"{place.name}: it exists already, and was to be new; use another name or file")
 
 
 def join(encoded: str) -> str:
@@ -89,5 +92,5 @@ def join(encoded: str) -> str:
     if name.startswith(_PREFIXES):
         name = f"Local\\{name}"  # otherwise `split` would take that for the prefix
     if split(name)[1] != encoded:
-        raise InvalidName(f"{encoded}: no name is encoded so")
+        raise InvalidName(f"{encoded}: no name has this encoded form")
     return name

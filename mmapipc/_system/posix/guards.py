@@ -69,7 +69,7 @@ class Guard:
         file = files.owned(path if os.path.exists(path) else self._place.location, files.FLAGS, access)
         if not os.path.samestat(os.fstat(file.fileno()), status):
             file.close()
-            raise NoSuchMapping(f"{self._place.name}: was removed or replaced, so nothing guards it")
+            raise NoSuchMapping(f"{self._place.name}: the memory was removed or replaced, so it has no lock")
         return file
 
     def _lock(self, shared: bool, timeout: float | None) -> bool:

@@ -89,7 +89,8 @@ class Memory:
                     f"than {in_bytes(offset + length)}; ask for fewer"
                 ) from None
             except PermissionError as error:  # a descriptor of the user's
-                raise files.refused(self._place, error, "; open it for more, or use another access") from None
+                advice = "; open it for reading and writing, or use another access"
+                raise files.refused(self._place, error, advice) from None
 
     def view(self, length: int, offset: int, access: int) -> View:
         """See `contract.Memory`."""
@@ -98,14 +99,14 @@ class Memory:
     def guard(self, tag: str | None) -> Guard:
         """See `contract.Memory`."""
         if tag is not None:
-            raise InvalidName(f"{tag}: only Windows has mutexes with a tagname; leave it out")
+            raise InvalidName(f"{tag}: only Windows has mutexes with a tagname; leave the tagname out")
         return Guard(self._place, self._file)
 
     def unlink(self) -> None:
         """See `contract.Memory`."""
         with files.opening(self._place):
             if not os.path.samestat(os.lstat(self._place.location), self._status):
-                raise NoSuchMapping(f"{self._place.name}: is the tagname of other memory by now")
+                raise NoSuchMapping(f"{self._place.name}: the tagname belongs to other memory now")
             os.unlink(self._place.location)
         remove_guard_mark(self._status)
 
@@ -237,7 +238,7 @@ def _share(place: Place, size: int, create: bool) -> tuple[io.FileIO, bool]:
         try:
             taken = _take(place, os.O_CREAT if create else 0)
         except FileNotFoundError:
-            raise NoSuchMapping(f"{place.name}: nobody has memory of that name; make it first") from None
+            raise NoSuchMapping(f"{place.name}: there is no memory of that name; make it first") from None
         if taken is not None:
             locked, created = taken
             if not created:

@@ -32,7 +32,7 @@ def directory(about: str) -> str:
         return os.path.abspath(tempfile.gettempdir())
     except FileNotFoundError as error:
         refusal = MemoryRefused(
-            f"{about}there is no directory for shared memory that can be written to; set MMAPIPC_DIR"
+            f"{about}no directory for shared memory is writable; set MMAPIPC_DIR to one that is"
         )
         refusal.errno = error.errno
         raise refusal from None
@@ -97,7 +97,7 @@ def _trouble(name: str, path: str, status: os.stat_result) -> UnsafeMemory | Non
     if status.st_mode & 0o077:
         return UnsafeMemory(f"{name}: {path} is open to other users; remove it")
     if status.st_nlink > 1:
-        return UnsafeMemory(f"{name}: {path} is another file's name too; remove it")
+        return UnsafeMemory(f"{name}: {path} has another name too (a hard link); remove it")
     return None
 
 
@@ -121,7 +121,7 @@ def refused(name: str, path: str, error: OSError) -> ChannelError:
     elif error.errno in (errno.EFBIG, errno.ENOMEM, errno.EINVAL):
         advice = f"{error.strerror}; ask for less memory"
     elif error.errno == errno.ENOENT:
-        advice = f"{os.path.dirname(path)} is not there; set MMAPIPC_DIR to a directory that is"
+        advice = f"{os.path.dirname(path)} does not exist; set MMAPIPC_DIR to a directory that does"
     else:
         advice = f"{path}: {error.strerror}"
     refusal = MemoryRefused(f"{name}: {advice}")

@@ -40,7 +40,7 @@ ORDERED = os.uname().machine.lower() in ("x86_64", "amd64", "i686", "i386")
 channel_roles, file_roles = Roles, FileRoles
 
 # What memory is at which nobody is.
-STALE = "left by killed processes; mmapipc remove deletes it"
+STALE = "left by killed processes (mmapipc remove)"
 
 yield_processor = os.sched_yield
 

@@ -23,10 +23,10 @@ _NAMELESS = getattr(os, "O_TMPFILE", 0)  # Linux
 def tagged(tag: str, of_file: bool) -> Place:
     """See `contract.System`."""
     if of_file:
-        raise InvalidName(f"{tag}: only Windows gives a file's mapping a tagname; use a name, or none")
+        raise InvalidName(f"{tag}: a mapping of a file has a tagname only on Windows; use a name, or none")
     if not (_NAMELESS and os.path.isdir(_DIRECTORY)):
         raise MemoryRefused(
-            f"{tag}: this system has no {_DIRECTORY}, where memory is found by its tagname; use a name"
+            f"{tag}: a tagname needs {_DIRECTORY}, which this system does not have; use a name"
         )
     entry = tag.lstrip("/")
     try:
@@ -35,7 +35,8 @@ def tagged(tag: str, of_file: bool) -> Place:
         length = 0
     if not 0 < length <= _LONGEST_TAG or "/" in entry or "\0" in entry or entry in (".", ".."):
         raise InvalidName(
-            f"{tag[:20] or '(no tagname)'}: a tagname has 1 to {_LONGEST_TAG} bytes, and no / but at its beginning"
+            f"{tag[:20] or '(no tagname)'}: a tagname must have 1 to {_LONGEST_TAG} bytes, "
+            "and no / except at its beginning"
         )
     return Place(tag, os.path.join(_DIRECTORY, entry))
 
@@ -65,7 +66,7 @@ def _open(place: Place, size: int, writable: bool) -> Memory:
     try:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
-            raise NameTaken(f"{place.name}: {place.location} is not memory; use another tagname")
+            raise NameTaken(f"{place.name}: {place.location} is not a regular file; use another tagname")
         if not (size or status.st_size):
             raise InvalidSize(f"{place.name}: {place.location} is empty: its maker has not given it a size yet")
         return Memory(place, file)

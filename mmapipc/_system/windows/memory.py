@@ -132,7 +132,7 @@ class Memory:
             return MappingTooSmall(
                 f"{self._place.name}: the memory of that name is smaller than {in_bytes(end)}; ask for fewer"
             )
-        return FileRefused(f"{self._place.name}: was not made for writing; map it for reading")
+        return FileRefused(f"{self._place.name}: this memory can only be read; use access='read' or 'copy'")
 
     def view(self, length: int, offset: int, access: int) -> View | LesserView:
         """See `contract.Memory`."""
@@ -261,7 +261,9 @@ class Observed:
         win32.virtual_query(self._view, ctypes.byref(about), ctypes.sizeof(about))
         if about.State != win32.MEM_COMMIT:
             self._view.close()
-            raise MemoryRefused(f"{place.name}: begins with pages that are only reserved (SEC_RESERVE)")
+            raise MemoryRefused(
+                f"{place.name}: the first pages are only reserved (SEC_RESERVE), so nothing can be read"
+            )
         self._bytes_of_file = bytes_of_file
         self._size = int(about.RegionSize)
 
@@ -334,8 +336,8 @@ def tagged(tag: str, of_file: bool) -> Place:
         rest = tag
     if not rest or len(tag) > _LONGEST_TAG or "\0" in tag or "\\" in rest:
         raise InvalidName(
-            f"{tag[:20] or '(no tagname)'}: a tagname has 1 to {_LONGEST_TAG} characters, "
-            "and no \\ but that of Global\\ or Local\\"
+            f"{tag[:20] or '(no tagname)'}: a tagname must have 1 to {_LONGEST_TAG} characters, "
+            "and no \\ except after Global or Local at its beginning"
         )
     return Place(tag, tag)
 
@@ -379,7 +381,7 @@ def _take(
     if handle is None and create:
         handle, created = _make(place, place.location, size, file, protection)
     if handle is None:
-        raise NoSuchMapping(f"{place.name}: nobody has memory of that name; make it first")
+        raise NoSuchMapping(f"{place.name}: there is no memory of that name; make it first")
     if not (created or exist_ok):
         handle.close()
         raise names.there_already(place)

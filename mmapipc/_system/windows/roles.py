@@ -47,7 +47,7 @@ def refused(name: str, tag: str, code: int, others: bool = False) -> ChannelErro
     if code == win32.ERROR_INVALID_HANDLE:
         return NameTaken(f"{name}: {tag} is the name of an object of another kind; use another name")
     if code == win32.ERROR_PATH_NOT_FOUND:
-        advice = f"the system does not take {tag} as a name; use another one"
+        advice = f"the system does not accept the name {tag}; use another one"
     elif code == win32.ERROR_ACCESS_DENIED:
         kind = FileRefused
         hint = "use access='read' if you may only read, or" if others else "use"
