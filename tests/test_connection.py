@@ -704,6 +704,7 @@ for thread in threads: thread.join()
             return accepted
 
         eventually(accepts, "a client is accepted")
+        self.assertTrue(accepted[0].poll(DEADLINE))
         self.assertEqual(accepted[0].recv(), "next")
 
 
