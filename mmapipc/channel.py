@@ -112,14 +112,14 @@ class _End(io.RawIOBase):
     @property
     def in_flight(self) -> int:
         """How many bytes are published and not yet acknowledged."""
-        backlog: int = self._seen("backlog")
-        return backlog
+        count: int = self._seen("backlog")
+        return count
 
     @property
     def attached(self) -> bool:
         """Whether the other end is attached.  One that was killed counts until that is noticed."""
-        attached: bool = self._seen("peer_attached")
-        return attached
+        is_there: bool = self._seen("peer_attached")
+        return is_there
 
     def _seen(self, what: str) -> Any:
         """What the half sees in the memory now; another thread that closes this end meanwhile waits."""
