@@ -58,7 +58,10 @@ def told(self, role):
 homes.Claiming.attempt = told
 """
 
-MMAPIPC = [sys.executable, "-m", "mmapipc"]
+# For what it imports, `site` takes on many machines longer than all the rest; an installed package is found by it.
+IS_INSTALLED = Path(mmapipc.__file__).resolve().parent.parent != Path(__file__).resolve().parent.parent
+PYTHON = [sys.executable, *(() if IS_INSTALLED else ("-S",))]
+MMAPIPC = [*PYTHON, "-m", "mmapipc"]
 
 needs_bells = unittest.skipIf("MMAPIPC_NO_BELLS" in os.environ, "the bells are switched off")
 
@@ -285,7 +288,7 @@ class ChannelTest(unittest.TestCase):
 
     def python(self, code: str, *arguments: str, stdin: int | None = subprocess.DEVNULL) -> Child:
         """Start Python code, with mmapipc, sys and name at hand."""
-        return self.start([sys.executable, "-c", PRELUDE + code, self.name, *arguments], stdin)
+        return self.start([*PYTHON, "-c", PRELUDE + code, self.name, *arguments], stdin)
 
     def send(self, *arguments: str, stdin: int | None = subprocess.DEVNULL) -> Child:
         """Start `mmapipc send` on the test's channel."""

@@ -29,7 +29,7 @@ from typing import Any
 
 import mmapipc.connection as listening
 
-from .helpers import DEADLINE, PRELUDE, ChannelTest, Child, eventually
+from .helpers import DEADLINE, PRELUDE, PYTHON, ChannelTest, Child, eventually
 
 ROOT = Path(__file__).resolve().parent.parent
 SIDE_BY_SIDE = 3  # rounds
@@ -403,7 +403,7 @@ KINDS = (
 
 def interpreters(versions: list[str]) -> Iterator[list[str]]:
     """Those of the versions that can be had here; this one."""
-    yield [sys.executable]
+    yield PYTHON
     for version in versions:
         command = [str(ROOT / ".ci" / "pythons"), version]
         if subprocess.run([*command, "-c", ""]).returncode == 0:

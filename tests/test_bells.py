@@ -14,7 +14,7 @@ import mmapipc
 from mmapipc._meeting import link, together, waiting
 from mmapipc._system import RECEIVER, SENDER, system
 
-from .helpers import DEADLINE, WINDOWS, ChannelTest, needs_bells, open_handles
+from .helpers import DEADLINE, PYTHON, WINDOWS, ChannelTest, needs_bells, open_handles
 from .ways import WAYS, here
 
 # So long a sleep, that a test which needs its end fails.
@@ -205,7 +205,7 @@ with mmapipc.Receiver(sys.argv[1], timeout=60) as receiver:
     assert receiver._link.bells is None
     print(receiver.read())
 """
-        child = self.start([sys.executable, "-c", code, self.name], env=environment)
+        child = self.start([*PYTHON, "-c", code, self.name], env=environment)
         with mmapipc.Sender(self.name, timeout=DEADLINE) as sender:
             sender.write(b"abc")
         self.assertEqual(child.end(), (0, f"b'abc'{os.linesep}".encode(), ""))

@@ -17,7 +17,7 @@ import mmapipc
 from mmapipc._cli.arguments import parse, parse_duration, parse_size
 from mmapipc._meeting import homes
 
-from .helpers import DEADLINE, MMAPIPC, WINDOWS, Background, ChannelTest, Child, by_signal, eventually, noise
+from .helpers import DEADLINE, MMAPIPC, PYTHON, WINDOWS, Background, ChannelTest, Child, by_signal, eventually, noise
 
 ROOT = Path(__file__).resolve().parent.parent
 AWKWARD = bytes(range(256)) + b"\r\n\n\r\x1a\x00\r\r\n" + b"\xff\xfe\xef\xbb\xbf"
@@ -49,7 +49,7 @@ class Transfers(ChannelTest):
         self.assertEqual(output.result(), (0, sent, ""))
 
     def test_the_scripts_from_another_folder(self):
-        scripts = [[sys.executable, str(ROOT / "scripts" / script), self.name] for script in ("send.py", "receive.py")]
+        scripts = [[*PYTHON, str(ROOT / "scripts" / script), self.name] for script in ("send.py", "receive.py")]
         here = os.getcwd()
         os.chdir(self.folder)
         try:
@@ -246,8 +246,8 @@ class Endings(ChannelTest):
     def test_options_and_what_looks_like_them_anywhere(self):
         sent = self.file(b"hello")
         self.name = "-n"
-        sender = self.start([sys.executable, "-m", "mmapipc", "send", "--timeout", str(DEADLINE), "--", "-n", sent])
-        receiver = self.start([sys.executable, "-m", "mmapipc", "receive", "--timeout", str(DEADLINE), "--", "-n"])
+        sender = self.start([*MMAPIPC, "send", "--timeout", str(DEADLINE), "--", "-n", sent])
+        receiver = self.start([*MMAPIPC, "receive", "--timeout", str(DEADLINE), "--", "-n"])
         self.assertEqual(receiver.end(), (0, b"hello", ""))
         self.assertEqual(sender.end(), (0, b"", ""))
         for arguments, name, file in (
@@ -257,14 +257,14 @@ class Endings(ChannelTest):
         ):
             parsed = parse(["send", *arguments])
             self.assertEqual((parsed.name, parsed.input), (name, file))
-        sender = self.start([sys.executable, "-m", "mmapipc", "send", "n", "--timeout", str(DEADLINE), sent])
-        receiver = self.start([sys.executable, "-m", "mmapipc", "receive", "--timeout", str(DEADLINE), "n"])
+        sender = self.start([*MMAPIPC, "send", "n", "--timeout", str(DEADLINE), sent])
+        receiver = self.start([*MMAPIPC, "receive", "--timeout", str(DEADLINE), "n"])
         self.assertEqual(receiver.end(), (0, b"hello", ""))
         self.assertEqual(sender.end(), (0, b"", ""))
 
     def test_help_tells_the_exit_codes(self):
         for arguments in (["send", "--help"], ["receive", "--help"], ["list", "--help"]):
-            code, out, err = self.start([sys.executable, "-m", "mmapipc", *arguments]).end()
+            code, out, err = self.start([*MMAPIPC, *arguments]).end()
             self.assertEqual((code, err), (0, ""))
             self.assertIn(b"129, 130, 143  ended by SIGHUP, SIGINT (Ctrl-C) or SIGTERM", out)
 
@@ -308,7 +308,7 @@ class Endings(ChannelTest):
     @unittest.skipIf(WINDOWS, "POSIX only: signals")
     def test_signals_that_the_parent_ignores(self):
         ignoring = ["sh", "-c", "trap '' INT TERM HUP; exec \"$@\"", "sh"]
-        for command in ([*MMAPIPC, "receive"], [sys.executable, str(ROOT / "scripts" / "receive.py")]):
+        for command in ([*MMAPIPC, "receive"], [*PYTHON, str(ROOT / "scripts" / "receive.py")]):
             receiver = self.start([*ignoring, *command, self.name])
             with mmapipc.Sender(self.name, timeout=DEADLINE) as sender:
                 sender.write(b"part\n")
@@ -329,7 +329,7 @@ class Endings(ChannelTest):
             "sys.meta_path.insert(0, Press())\n"
         )
         environment = {**os.environ, "PYTHONPATH": str(self.folder)}
-        for command in (MMAPIPC, [sys.executable, str(ROOT / "scripts" / "send.py")]):
+        for command in (MMAPIPC, [*PYTHON, str(ROOT / "scripts" / "send.py")]):
             child = self.start([*command, self.name], env=environment)
             self.assertEqual(child.end(), (by_signal(signal.SIGINT), b"", ""))
 

@@ -17,7 +17,7 @@ from mmapipc import connection, inspection
 from mmapipc._meeting import introducing, pairing
 from mmapipc._ring import layout
 
-from .helpers import DEADLINE, PRELUDE, WINDOWS, Background, ChannelTest, eventually, noise, open_handles
+from .helpers import DEADLINE, PRELUDE, PYTHON, WINDOWS, Background, ChannelTest, eventually, noise, open_handles
 
 CAPACITY = 4096
 STRIDE = int(os.environ.get("MMAPIPC_STRIDE", "29"))  # of the steps at which a call is interrupted
@@ -73,7 +73,7 @@ class ConnectionTest(ChannelTest):
 
     def child(self, code):
         """Start Python code with these at hand."""
-        return self.start([sys.executable, "-c", PRELUDE + START + code, self.name], stdin=subprocess.PIPE)
+        return self.start([*PYTHON, "-c", PRELUDE + START + code, self.name], stdin=subprocess.PIPE)
 
     def client(self, code):
         """Start a client in a process of its own: `c` is its connection."""

@@ -15,7 +15,7 @@ import unittest
 import mmapipc
 from mmapipc._ring import layout
 
-from .helpers import DEADLINE, MEETS, WINDOWS, Background, ChannelTest, eventually, noise
+from .helpers import DEADLINE, MEETS, MMAPIPC, WINDOWS, Background, ChannelTest, eventually, noise
 from .test_bells import PATIENT
 from .ways import SENDING, WAYS, function, here
 
@@ -416,7 +416,7 @@ say(total)
             stdin=subprocess.PIPE,
         )
         killed = 0
-        command = [sys.executable, "-m", "mmapipc", "receive", self.name, "-o", str(target), "--resume"]
+        command = [*MMAPIPC, "receive", self.name, "-o", str(target), "--resume"]
         # One waits for its turn while the other runs and is killed.
         while killed < rounds:
             receiver = self.start(command)

@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import sys
 import unittest
 import zlib
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from pathlib import Path
 import mmapipc
 from mmapipc import connection
 
-from .helpers import DEADLINE, ChannelTest, Child, noise
+from .helpers import DEADLINE, PYTHON, ChannelTest, Child, noise
 
 TEXT = (Path(mmapipc.__file__).parent / "EXAMPLES.md").read_text("utf-8")
 PROGRAMS = {
@@ -28,8 +27,9 @@ class Examples(ChannelTest):
         code = PROGRAMS[heading, file]
         self.assertIn(f'"{name}"', code)
         path = self.folder / f"{heading}.{file}"
-        path.write_text(code.replace(f'"{name}"', f'"{self.name}"'), "utf-8")
-        return self.start([sys.executable, str(path), *arguments])
+        if not path.exists():  # or one that starts just now finds it empty
+            path.write_text(code.replace(f'"{name}"', f'"{self.name}"'), "utf-8")
+        return self.start([*PYTHON, str(path), *arguments])
 
     def setUp(self) -> None:
         super().setUp()

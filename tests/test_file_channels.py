@@ -11,7 +11,7 @@ import mmapipc
 from mmapipc import inspection
 from mmapipc._ring import layout
 
-from .helpers import DEADLINE, Background, ChannelTest, eventually, noise
+from .helpers import DEADLINE, MMAPIPC, Background, ChannelTest, eventually, noise
 
 
 class FileChannelTest(ChannelTest):
@@ -316,7 +316,7 @@ r.close()
 
 class Inspect(FileChannelTest):
     def inspect(self, *arguments):
-        return self.start([sys.executable, "-m", "mmapipc", "inspect", self.name, "--file", self.path, *arguments]).end()
+        return self.start([*MMAPIPC, "inspect", self.name, "--file", self.path, *arguments]).end()
 
     def facts(self):
         code, out, err = self.inspect("--json")

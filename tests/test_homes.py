@@ -14,7 +14,7 @@ import mmapipc
 from mmapipc import inspection
 from mmapipc._ring import layout
 
-from .helpers import DEADLINE, PRELUDE, WINDOWS, Background, eventually, noise
+from .helpers import DEADLINE, PRELUDE, PYTHON, WINDOWS, Background, eventually, noise
 from .test_file_channels import FileChannelTest
 from .test_shortage import can_mount
 
@@ -310,7 +310,7 @@ waiting.join()
 """
         mount = 'mount --bind "$1" "$2" && shift 2 && exec "$@"'
         folders = [str(self.folder), str(self.folder / "deep")]
-        python = [sys.executable, "-c", PRELUDE + code, self.name, *folders]
+        python = [*PYTHON, "-c", PRELUDE + code, self.name, *folders]
         child = self.start(["unshare", "-m", "sh", "-c", mount, "sh", *folders, *python])
         status, out, err = child.end()
         self.assertEqual((status, err), (0, ""))

@@ -25,7 +25,7 @@ from mmapipc._cli.terminal import Picture, cut, human, width
 from mmapipc._ring import layout, states
 from mmapipc._system import names, system
 
-from .helpers import DEADLINE, WAITS, WINDOWS, ChannelTest, Child, alone, by_signal, eventually, noise
+from .helpers import DEADLINE, MMAPIPC, WAITS, WINDOWS, ChannelTest, Child, alone, by_signal, eventually, noise
 from .terminal import Terminal, TerminalTest
 from .test_hostile import CAPACITIES, FIELDS, HEADERS, SEED, bad_header, targeted_headers
 from .test_names import NAMES
@@ -38,7 +38,7 @@ HOLDS = "sys.stdin.read()\n"
 class InspectionTest(ChannelTest):
     def mmapipc(self, *arguments: str) -> Child:
         """Start a command."""
-        return self.start([sys.executable, "-m", "mmapipc", *arguments])
+        return self.start([*MMAPIPC, *arguments])
 
     def shown(self, *arguments: str) -> str:
         """What a command shows, that does what it is asked for."""
@@ -241,7 +241,7 @@ class Inspect(InspectionTest):
     def test_an_output_that_fails(self):
         with self.both():
             for arguments in (["inspect"], ["inspect", "--watch"], ["list"]):
-                run = [sys.executable, "-m", "mmapipc", *arguments, self.name]
+                run = [*MMAPIPC, *arguments, self.name]
                 code, _, err = self.start(["sh", "-c", 'exec "$@" >/dev/full', "sh", *run]).end()
                 self.assertEqual(code, 1)
                 self.assertRegex(err, r"\Ammapipc: [^\n]*standard output: No space left on device\n\Z")

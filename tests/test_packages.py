@@ -3,7 +3,6 @@
 import re
 import shutil
 import subprocess
-import sys
 import types
 import unittest
 import zipapp
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import mmapipc
 
-from .helpers import DEADLINE, ChannelTest, noise
+from .helpers import DEADLINE, PYTHON, ChannelTest, noise
 
 PACKAGE = Path(mmapipc.__file__).parent
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,7 +31,7 @@ class Zipapps(ChannelTest):
         zipapp.create_archive(app, self.pyz, main="mmapipc.__main__:main")
 
     def run_pyz(self, *arguments, stdin=subprocess.DEVNULL):
-        return self.start([sys.executable, self.pyz, *arguments], stdin)
+        return self.start([*PYTHON, self.pyz, *arguments], stdin)
 
     def test_a_stream(self):
         sent = noise(300_000)

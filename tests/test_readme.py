@@ -15,7 +15,7 @@ from unittest import mock
 
 import mmapipc
 
-from .helpers import DEADLINE, WINDOWS, ChannelTest, Child, eventually, noise
+from .helpers import DEADLINE, MMAPIPC, PYTHON, WINDOWS, ChannelTest, Child, eventually, noise
 from .terminal import TerminalTest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -175,7 +175,7 @@ class ReadmeTest(ChannelTest):
         return re.sub(rf"(?<![.\w]){name}(?![.\w])", self.name, text)
 
     def snippet(self, code):
-        return self.start([sys.executable, "-c", code])
+        return self.start([*PYTHON, "-c", code])
 
     def ends_well(self, *children):
         """They end with code 0, without a word; what the last one printed."""
@@ -275,7 +275,7 @@ class WindowsCommands(ReadmeTest):
         for line in self.renamed(text).splitlines():
             command, script, *arguments = line.split()
             self.assertEqual(command, "py")
-            children.append(self.start([sys.executable, str(ROOT / script), *arguments]))
+            children.append(self.start([*PYTHON, str(ROOT / script), *arguments]))
         self.ends_well(*children)
         self.assertEqual(Path("copy.jpg").read_bytes(), photo)
 
@@ -287,7 +287,7 @@ class ShellTest(ReadmeTest):
         super().setUp()
         tools = self.folder / "tools"
         tools.mkdir()
-        python = shlex.quote(sys.executable)
+        python = shlex.join(PYTHON)
         for tool, command in (
             ("python3", f'exec {python} "$@"'),
             ("mmapipc", f'exec {python} -m mmapipc "$@"'),
@@ -402,7 +402,7 @@ class Commands(ShellTest):
         sent = noise(1_000_000)
         sender = self.send(self.file(sent))
         there = self.start(
-            [sys.executable, "-m", "mmapipc", "receive", self.name],
+            [*MMAPIPC, "receive", self.name],
             env={**os.environ, "MMAPIPC_DIR": str(self.folder)},
         )
         self.assertEqual(self.ends_well(sender, across, there), sent)

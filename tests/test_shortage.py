@@ -13,7 +13,7 @@ from unittest import mock
 import mmapipc
 from mmapipc._system import system
 
-from .helpers import DEADLINE, eventually, PRELUDE, WINDOWS, ChannelTest, Child, noise
+from .helpers import DEADLINE, MMAPIPC, PRELUDE, PYTHON, WINDOWS, eventually, ChannelTest, Child, noise
 
 LINUX = sys.platform == "linux"
 
@@ -53,7 +53,7 @@ class ShortageTest(ChannelTest):
 
     def redirected(self, how: str, *arguments: str) -> Child:
         """Run the command line with standard streams as the shell makes them."""
-        command = [sys.executable, "-m", "mmapipc", arguments[0], self.name, *arguments[1:]]
+        command = [*MMAPIPC, arguments[0], self.name, *arguments[1:]]
         return self.start(["sh", "-c", f'exec "$@" {how}', "sh", *command])
 
 
@@ -194,7 +194,7 @@ say([entry for entry in os.listdir(place) if 'ballast' not in entry])
     def mounted(self, options: str, code: str) -> Child:
         """Python code that finds the memory directory on a file system of its own."""
         mount = f'mount -t tmpfs -o {options} none "$MMAPIPC_DIR" && exec "$@"'
-        return self.start(["unshare", "-m", "sh", "-c", mount, "sh", sys.executable, "-c", PRELUDE + code, self.name])
+        return self.start(["unshare", "-m", "sh", "-c", mount, "sh", *PYTHON, "-c", PRELUDE + code, self.name])
 
     def lines(self, child: Child, count: int | None = None) -> list[str]:
         """What the code said, which ended well."""
