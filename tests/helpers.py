@@ -105,6 +105,12 @@ def alone(test: Any) -> Any:
     return test
 
 
+def apart(test: type) -> type:
+    """Let the tests of this class, which take long and wait for nothing, begin first, and run side by side."""
+    test.apart = True  # type: ignore[attr-defined]
+    return test
+
+
 def by_signal(number: int) -> int:
     """The return code of a process that such a signal has ended; Windows has none, so what a shell would show."""
     return 128 + number if WINDOWS else -number

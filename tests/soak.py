@@ -29,7 +29,7 @@ from typing import Any
 
 import mmapipc.connection as listening
 
-from .helpers import DEADLINE, PRELUDE, PYTHON, ChannelTest, Child, eventually
+from .helpers import PRELUDE, PYTHON, ChannelTest, Child, eventually
 
 ROOT = Path(__file__).resolve().parent.parent
 SIDE_BY_SIDE = 3  # rounds

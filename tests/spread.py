@@ -1,7 +1,8 @@
 """The tests in several processes at once, with one result as if all had run here.
 
 Most of them wait for processes that they start.  Those of one class run one after
-the other; those marked `alone` (see `helpers`) run here when all others are done.
+the other, unless the class is marked `apart` (see `helpers`): those begin first, each by
+itself.  Those marked `alone` run here when all others are done.
 MMAPIPC_TEST_JOBS says in how many processes; 1 is this one.
 """
 
@@ -35,20 +36,25 @@ def is_for_others(test: unittest.TestCase) -> bool:
     return type(test).__module__.startswith(f"{__package__}.") and not alone
 
 
+def is_apart(test: unittest.TestCase) -> bool:
+    """Whether the test need not run in one process with the others of its class."""
+    return getattr(test, "apart", False)
+
+
 class Spread(unittest.TestSuite):
     """A suite whose tests other processes run."""
 
     def run(self, result: Any, debug: bool = False) -> Any:
         tests = {test.id(): test for test in each(self) if is_for_others(test)}
-        classes: dict[type, list[str]] = {}
-        for name, test in tests.items():
-            classes.setdefault(type(test), []).append(name)
+        parts: dict[object, list[str]] = {}
+        for name, test in sorted(tests.items(), key=lambda item: not is_apart(item[1])):
+            parts.setdefault(name if is_apart(test) else type(test), []).append(name)
         options = {name: getattr(result, name, False) for name in ("failfast", "buffer", "tb_locals")}
         # What the others print is in what they say.
         unbuffered = mock.patch.object(result, "buffer", False)
         with unbuffered, ProcessPoolExecutor(JOBS, multiprocessing.get_context("spawn")) as pool:
             try:
-                for done in as_completed([pool.submit(run_there, names, options) for names in classes.values()]):
+                for done in as_completed([pool.submit(run_there, names, options) for names in parts.values()]):
                     for method, name, *rest in done.result():
                         tell(result, method, tests.get(name) or Named(name), *rest)
                     if result.shouldStop:

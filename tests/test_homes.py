@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-import sys
 import unittest
 from collections.abc import Callable, Iterator
 from pathlib import Path

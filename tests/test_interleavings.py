@@ -21,6 +21,7 @@ from mmapipc._ring import layout, ring, states
 from mmapipc._ring.ring import Consumer, Half, Producer
 from mmapipc._ring.states import Verdict
 
+from .helpers import apart
 from .interleave import CHANGER_CLAIM, Exploration, Violation
 from .pretended import NAME, TIMEOUT, CheckpointWaiter, World
 
@@ -409,6 +410,7 @@ def weak(case, without=None):
     return Stream(**stream, ordered=False, comes_late=late, without=without), {"order": "weak", **options}
 
 
+@apart
 class Interleavings(unittest.TestCase):
     """No schedule breaks a promise."""
 
@@ -747,6 +749,7 @@ NOT_NEEDED = {
 }
 
 
+@apart
 class SeededFaults(unittest.TestCase):
     """The checker finds each of these."""
 

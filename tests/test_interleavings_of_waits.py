@@ -21,6 +21,7 @@ from mmapipc._ring.states import Verdict
 from mmapipc._system import SENDER
 from mmapipc.waiting import Bell
 
+from .helpers import apart
 from .interleave import Exploration, Violation
 from .pretended import Process, RestingWaiter, bells_of, claims_of, first_cell, under_way
 from .test_interleavings import GONE, OF_RECEIVER, OF_SENDER, met
@@ -410,6 +411,7 @@ class RoundTrips(Streams):
             raise Violation(f"{outcome.results}")
 
 
+@apart
 class Waits(unittest.TestCase):
     """No schedule breaks a promise, or lets an end sleep over what it is to be woken for."""
 
@@ -780,6 +782,7 @@ FAULTS = (
 )
 
 
+@apart
 class SeededFaults(unittest.TestCase):
     """The checker finds each of these."""
 

@@ -7,7 +7,6 @@ import re
 import shlex
 import signal
 import subprocess
-import sys
 import tarfile
 import unittest
 from pathlib import Path

@@ -5,6 +5,7 @@ import os
 import unittest
 
 from . import spread
+from .helpers import apart
 
 
 class Samples(unittest.TestCase):
@@ -34,6 +35,11 @@ class Samples(unittest.TestCase):
         for number in range(3):
             with self.subTest("number", number=number):
                 self.assertEqual(number, 1)
+
+
+@apart
+class Apart(Samples):
+    pass
 
 
 class Unprepared(Samples):
@@ -91,6 +97,10 @@ class Spreading(unittest.TestCase):
         processes = []
         result, _ = self.run_by(spread.Spread, Alone)
         self.assertEqual((processes, result.testsRun), ([os.getpid()], 1))
+
+    def test_those_that_are_apart_run_too(self):
+        result, _ = self.run_by(spread.Spread, Apart)
+        self.assertEqual((result.testsRun, len(result.failures)), (7, 3))
 
     def test_a_process_that_dies_is_no_success(self):
         with self.assertRaises(spread.BrokenProcessPool):
