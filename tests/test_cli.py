@@ -329,8 +329,8 @@ class Endings(ChannelTest):
             "sys.meta_path.insert(0, Press())\n"
         )
         environment = {**os.environ, "PYTHONPATH": str(self.folder)}
-        for command in (MMAPIPC, [*PYTHON, str(ROOT / "scripts" / "send.py")]):
-            child = self.start([*command, self.name], env=environment)
+        for command in (["-m", "mmapipc", "send"], [str(ROOT / "scripts" / "send.py")]):
+            child = self.start([sys.executable, *command, self.name], env=environment)
             self.assertEqual(child.end(), (by_signal(signal.SIGINT), b"", ""))
 
     @unittest.skipUnless(WINDOWS, "Windows only: Ctrl-C and Ctrl-Break")
