@@ -1049,10 +1049,13 @@ class Interruptions(ConnectionTest):
         """Interrupt what `prepare()` returns, at many steps, and call what that returns too afterwards."""
         gc.disable()  # not even that is needed to free what an interrupted call had
         self.addCleanup(gc.enable)
+        before = warnings.catch_warnings()  # of what an interrupted call had, and Python frees
+        before.__enter__()
+        self.addCleanup(before.__exit__, None, None, None)
+        warnings.simplefilter("ignore", ResourceWarning)
         for step in itertools.count(1, STRIDE):
             call, check = prepare()
-            with self.subTest(step=step), warnings.catch_warnings():
-                warnings.simplefilter("ignore", ResourceWarning)
+            with self.subTest(step=step):
                 came = self.interrupted(call, step)
                 call = None
                 check()
