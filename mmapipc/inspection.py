@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _BETWEEN_LOOKS = 0.1  # seconds
 _LOOKS = 10  # at fields that do not fit each other, before they are called damaged
 _MOMENT = 0.01  # seconds that those who leave have for tidying up
-_LOOKS_FOR_A_STREAM = 4  # at a name that seems to be left over and has none
+_LOOKS_FOR_A_STREAM = 10  # at a name that seems to be left over and has none
 _LEAVING = 1.0  # seconds for those who are just leaving
 _DIED = layout.STATE_NAMES[layout.DIED]
 
