@@ -239,7 +239,7 @@ class _End(io.RawIOBase):
     def __reduce__(self) -> NoReturn:
         """Unsupported: open the channel by its name instead."""
         raise TypeError(
-            f"{self._name}: an end of a channel cannot be pickled or copied; open the channel by its name"
+            f"{self._name}: cannot pickle or copy an end of a channel; open the channel by its name"
         )
 
     def __del__(self) -> None:

@@ -266,7 +266,7 @@ r.readinto(b"1")
 
 s = mmapipc.Sender(name)
 pickle.dumps(s)
-: TypeError: NAME: an end of a channel cannot be pickled or copied; open the channel by its name
+: TypeError: NAME: cannot pickle or copy an end of a channel; open the channel by its name
 
 s = mmapipc.Sender(name)
 s.bell.handle if os.name == "posix" else s.bell.fileno()
