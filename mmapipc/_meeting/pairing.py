@@ -333,14 +333,21 @@ class Pair(Home):
         """Say that nothing more comes, and that nothing more is wanted; give everything back."""
         reason = f"{self.name}: the connection is closed"
         try:
-            if all(link.is_joined for link in self.links):
-                self.outgoing.half.shut(reason)
-                try:
-                    self.outgoing.finish()
-                finally:
-                    self.incoming.close()
+            try:
+                self._mark_closed(reason)
+            except BaseException:  # of a signal handler, perhaps before all was stored
+                self._mark_closed(reason)
+                raise
         finally:
             self.leave(reason)
+
+    def _mark_closed(self, reason: str) -> None:
+        if all(link.is_joined for link in self.links):
+            self.outgoing.half.shut(reason)
+            try:
+                self.outgoing.finish()
+            finally:
+                self.incoming.close()
 
     def give_up(self) -> None:
         """Say that this end is not to be used; give everything back, also the names, whoever is coming."""
