@@ -278,16 +278,14 @@ class Connection:
         it, only this copy is closed, and the other end gets nothing.
         """
         ends = [end for end in (self._kept, self._pair) if end is not None]
-        try:
+
+        def close() -> None:  # of which nothing may stay behind
             self._kept = self._pair = self._put = self._take = None
             _open.discard(self)
             for end in ends:
                 end.close()
-        except BaseException:  # of a signal handler, perhaps: none may stay behind
-            self._kept = self._pair = self._put = self._take = None
-            for end in ends:
-                end.close()
-            raise
+
+        _all_the_same(close)
 
     def _disown(self) -> None:
         """In a forked child: an end that its parent uses is closed here without a word; others are copied."""
@@ -394,7 +392,9 @@ class Listener:
         connection = Connection(None, timeout=self._timeout)
         try:
             if not self._lock.acquire(timeout=-1 if self._timeout is None else self._timeout):
-                raise ChannelTimeout(f"{self._address}: another thread still accepts after {self._timeout:g} s")
+                raise ChannelTimeout(
+                    f"{self._address}: another thread still accepts after {self._timeout:g} s"
+                )
             invitations = self._opened()
             try:
                 invitations.accept(self._timeout, connection._begin)
@@ -419,14 +419,13 @@ class Listener:
         """
         invitations = self._invitations
         if invitations is not None:
-            try:
+
+            def close() -> None:  # which must not stay behind
                 self._invitations = None
                 _open.discard(self)
                 invitations.close(self._reason)
-            except BaseException:  # of a signal handler, perhaps: it must not stay behind
-                self._invitations = None
-                invitations.close(self._reason)
-                raise
+
+            _all_the_same(close)
 
     def _disown(self) -> None:
         self._lock = _thread.RLock()  # that may be held by a thread that is not here
@@ -486,6 +485,15 @@ def Pipe(
         Connection(first, writable=duplex, timeout=seconds),
         Connection(second, readable=duplex, timeout=seconds),
     )
+
+
+def _all_the_same(step: Callable[[], object]) -> None:
+    """Do it; if an exception comes, perhaps of a signal handler, do it once more first."""
+    try:
+        step()
+    except BaseException:
+        step()
+        raise
 
 
 _next_sweep = 0.0

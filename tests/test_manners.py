@@ -1,5 +1,6 @@
 """What a person meets at the command line: progress, digests, limits, quiet ends."""
 
+import argparse
 import contextlib
 import hashlib
 import itertools
@@ -643,7 +644,8 @@ class Blocked(ChannelTest):
             ended.wait()
 
         with mock.patch.object(progress, "tell", tell), mock.patch.object(progress, "LONGEST_STOP", 0):
-            with progress.Watch(self.name, None, True, False, {}) as watch:
+            arguments = argparse.Namespace(name=self.name, ring_file=None, wait=False, summary={})
+            with progress.Watch(arguments, sends=True) as watch:
                 with self.both() as (sender, receiver), watch.following(sender):
                     watch.say("something")
                     self.assertTrue(begun.wait(DEADLINE))

@@ -125,14 +125,14 @@ def table(found: list[tuple[str, ChannelInfo | ChannelError]], columns: int | No
         if columns is not None:
             name = cut(name, widest)
         if isinstance(info, ChannelError):
+            cells = {"STATUS": "unusable"}
             told = printable(str(info).removeprefix(f"{original}: "))
         elif info.status == "stale":
-            told = system.STALE
+            cells, told = {"STATUS": info.status}, system.STALE
         else:
-            lines.append(_row(name, _cells(info), shown, widest))
-            continue
-        status = "stale" if not isinstance(info, ChannelError) else "unusable"
-        lines.append(_row(name, {"STATUS": status}, shown[:1], widest) + f"  {told}")
+            cells, told = _cells(info), ""
+        row = _row(name, cells, shown[:1] if told else shown, widest)
+        lines.append(f"{row}  {told}" if told else row)
     return [line.rstrip() if columns is None else cut(line.rstrip(), columns) for line in lines]
 
 

@@ -25,14 +25,13 @@ _BETWEEN_LINES = 1.0  # seconds
 
 def inspect(arguments: Namespace) -> None:
     """Show a channel: once, or until it ends."""
-    with (
-        _near_name(arguments.name, arguments.ring_file),
-        contextlib.closing(inspection.Looker(arguments.name, arguments.ring_file)) as looker,
-    ):
+    name, file = arguments.name, arguments.ring_file
+    with _near_name(name, file):
         if arguments.watch:
-            _watch(looker.watch(), arguments.json)
+            with contextlib.closing(inspection.Looker(name, file)) as looker:
+                _watch(looker.watch(), arguments.json)
         else:
-            info = looker.look()
+            info = inspection.inspect(name, file=file)
             print_lines([display.as_json(info.facts())] if arguments.json else display.block(info))
 
 
@@ -42,10 +41,10 @@ def list_channels(arguments: Namespace) -> bool:
     complete = True
     for name in arguments.names or inspection.channels():
         try:
-            with _near_name(name, None):
-                found.append((name, inspection.inspect(name)))
+            found.append((name, inspection.inspect(name)))
         except NoChannel as error:
             if arguments.names:  # a channel that nobody asked for has just gone
+                _add_near_name(error, name)
                 say(str(error))
                 complete = False
         except InvalidName:
@@ -73,14 +72,19 @@ def _near_name(name: str, ring_file: str | None) -> Iterator[None]:
     try:
         yield
     except NoChannel as error:
-        near = None if ring_file else near_name(name)
-        if near is not None:
-            error.args = (f"{error}; did you mean {near!r}?",)
+        if ring_file is None:
+            _add_near_name(error, name)
         raise
 
 
+def _add_near_name(error: NoChannel, name: str) -> None:
+    near = near_name(name)
+    if near is not None:
+        error.args = (f"{error}; did you mean {near!r}?",)
+
+
 def _watch(infos: Iterator[ChannelInfo], json: bool) -> None:
-    """Show it again and again: in place on a terminal; elsewhere in lines, of which the last shows the end."""
+    """Show it again and again: in place on a terminal; elsewhere in lines; the last shows the end."""
     meter = display.Meter()
     next_line = time.perf_counter()
     output = standard_output().file.fileno()

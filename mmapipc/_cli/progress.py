@@ -19,6 +19,8 @@ from .terminal import Rate, cut, exactly, human, terminal_size, width
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
+    from argparse import Namespace
+
     from typing_extensions import Self
 
 _BETWEEN_REDRAWS = 0.1  # seconds
@@ -58,33 +60,23 @@ def fitted(parts: dict[str, str], columns: int) -> str:
 class Watch:
     """Follows a transfer during the `with` block; puts bytes, seconds and rate into `summary` at its end.
 
-    `name` is the channel's, and `ring_file` the file that its ring is in, if it
-    is.  `sends` tells whether this end is the sender.  `waits_for_role` tells
-    that the end may have to wait for its role.  With `tells` it tells for whom
-    the transfer has waited for more than a second.
+    `arguments` are the command's, and `sends` tells whether this end is the
+    sender.  With `tells` it tells for whom the transfer has waited for more than
+    a second.
 
     All is written by a thread of its own: on a terminal that somebody has
     stopped it waits, and nobody else does.
     """
 
-    def __init__(
-        self,
-        name: str,
-        ring_file: str | None,
-        sends: bool,
-        waits_for_role: bool,
-        summary: dict[str, object],
-        *,
-        tells: bool = True,
-    ) -> None:
-        self._name = name
-        self._ring_file = ring_file
+    def __init__(self, arguments: Namespace, *, sends: bool, tells: bool = True) -> None:
+        self._name: str = arguments.name
+        self._ring_file: str | None = arguments.ring_file
         self._sends = sends
         self._role = SENDER if sends else RECEIVER
-        self._waits_for_role = waits_for_role
-        self._summary = summary
+        self._waits_for_role: bool = arguments.wait
+        self._summary: dict[str, object] = arguments.summary
         self._tells = tells
-        self._kept = ring_file is not None  # so a sender need not wait for a receiver
+        self._kept = self._ring_file is not None  # so a sender need not wait for a receiver
         self._end: Sender | Receiver | None = None
         self._ending = False  # this end moves no more bytes
         self._met = False  # the other end was there
@@ -235,17 +227,8 @@ class Progress(Watch):
     `size` is how many bytes there will be, if that is known; for the rest see `Watch`.
     """
 
-    def __init__(
-        self,
-        name: str,
-        ring_file: str | None,
-        sends: bool,
-        waits_for_role: bool,
-        summary: dict[str, object],
-        *,
-        size: int | None,
-    ) -> None:
-        super().__init__(name, ring_file, sends, waits_for_role, summary)
+    def __init__(self, arguments: Namespace, *, sends: bool, size: int | None) -> None:
+        super().__init__(arguments, sends=sends)
         self._size = size
         self._drawn = ""
 
@@ -261,8 +244,11 @@ class Progress(Watch):
                 with self._lock:
                     now = time.perf_counter()
                     self._look(now)
-                    # Not in the last column, where terminals differ.
-                    line = self._line(now, terminal_size(stream)[0] - 1 if redrawing else None)
+                    if redrawing:  # not in the last column, where terminals differ
+                        columns = terminal_size(stream)[0] - 1
+                        line = self._line(now, columns, cut(printable(self._name), columns // 4) + ": ")
+                    else:  # a line of its own begins with the name anyway
+                        line = self._line(now, sys.maxsize, "")
                 if redrawing:
                     self._draw(line)
                 elif line != told:
@@ -277,14 +263,12 @@ class Progress(Watch):
             self._drawn = line
             write_error(f"\r{line}{blank}{back}")
 
-    def _line(self, now: float, columns: int | None) -> str:
-        """What to show in so many columns; None: on a line of its own, which begins with the name anyway."""
+    def _line(self, now: float, columns: int, label: str) -> str:
+        """What to show in so many columns, with the label unless it says for whom the transfer waits."""
         elapsed = now - self._began
         if told := self._waits:
             told += self._advice()
             passed = f"{human(self._bytes)} sent, " if self._bytes else ""
-            if columns is None:
-                return passed + told
             return cut(passed + told if width(passed + told) <= columns else told, columns)
         mean = self._mean(elapsed)
         parts = {
@@ -298,9 +282,6 @@ class Progress(Watch):
             left = max(self._size - self._bytes, 0)
             parts["percent"] = f"{100 - 100 * left / self._size if self._size else 100:3.0f} %"
             parts["eta"] = f"ETA {clock(left / mean)}" if mean else "ETA -:--:--"
-        if columns is None:
-            return fitted(parts, sys.maxsize)
-        label = cut(printable(self._name), columns // 4) + ": "
         return label + fitted(parts, columns - width(label))
 
     def _sum_up(self, kind: type[BaseException] | None, elapsed: float) -> None:

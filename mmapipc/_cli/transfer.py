@@ -27,7 +27,7 @@ def send(arguments: Namespace) -> None:
         streams.source(arguments.input, arguments.ring_file) as source,
         Passing(arguments.limit_rate, arguments.hash) as passing,
         _progress(arguments, source) as progress,
-        _sender(arguments, (lambda text: None) if arguments.quiet else progress.say) as sender,
+        _sender(arguments, progress.say) as sender,
         progress.following(sender),
     ):
         source.enlarge()
@@ -79,7 +79,7 @@ def _sender(arguments: Namespace, say: Callable[[str], None]) -> Sender:
         timeout=arguments.timeout,
         persist=arguments.persist,
         file=arguments.ring_file,
-        on_lost=tell_of_lost,
+        on_lost=None if arguments.quiet else tell_of_lost,
         wait_for_role=arguments.wait,
     )
 
@@ -159,8 +159,7 @@ def _progress(
         return contextlib.nullcontext(_NoWatch())
     from .progress import Progress, Watch  # most transfers start without it
 
-    transfer = arguments.name, arguments.ring_file, source is not None, arguments.wait, arguments.summary
     if not draws:
-        return Watch(*transfer, tells=at_terminal)
+        return Watch(arguments, sends=source is not None, tells=at_terminal)
     size = None if source is None else arguments.size or source.bytes_left()
-    return Progress(*transfer, size=size)
+    return Progress(arguments, sends=source is not None, size=size)

@@ -174,7 +174,7 @@ class Invitations:
         self._forget(pair)
 
     def _look_around(self) -> None:
-        """Make room on the board for those who can come: take off what stopped, dead or lying clients block."""
+        """Make room on the board: take off what clients block that are stopped or dead, or that lie."""
         now = self._clock.now()
         for pair, number in list(self._pairs.items()):
             try:

@@ -333,7 +333,7 @@ class Pair(Home):
         """Say that nothing more comes, and that nothing more is wanted; give everything back."""
         reason = f"{self.name}: the connection is closed"
         try:
-            try:
+            try:  # at once: an exception between the two would leave without a mark
                 self._mark_closed(reason)
             except BaseException:  # of a signal handler, perhaps before all was stored
                 self._mark_closed(reason)
@@ -402,7 +402,7 @@ class Kept:
         return _restored, (self.place.name, self.place.location, self.role, self.keep)
 
     def use(self, timeout: float | None, own: Callable[[Pair], object]) -> None:
-        """Let `own` have the end, for this process alone.  Raises RoleTaken when another process was first."""
+        """Let `own` have the end, for this process alone.  RoleTaken when another process was first."""
         place = self.place
         try:
             claim = claimed(place, self.role)
@@ -459,7 +459,7 @@ def _restored(name: str, location: str, role: str, keep: Keep) -> Kept:
 
 
 def pipes() -> Place:
-    """What the places of all pipes begin with.  No channel or listener has it, as `+` is in no encoded name."""
+    """What the places of all pipes begin with.  Nothing else has it, as `+` is in no encoded name."""
     place = system.place("pipe")
     return Place(place.name, place.of(""))
 
