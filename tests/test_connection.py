@@ -16,6 +16,7 @@ import mmapipc
 from mmapipc import connection, inspection
 from mmapipc._meeting import introducing, pairing
 from mmapipc._ring import layout
+from mmapipc._system import RECEIVER
 
 from .helpers import (
     DEADLINE, PRELUDE, PYTHON, WINDOWS, Background, ChannelTest, eventually, noise, open_handles,
@@ -354,6 +355,23 @@ class Lies(ConnectionTest):
                         coming.result()
                         self.assertEqual(said, ["next"])
                     self.assertEqual(os.listdir(self.memory), [])
+
+    def test_a_client_that_is_given_up_as_it_comes_leaves_nothing(self):
+        listener = self.listener()
+        look = pairing.Pair._capacities
+
+        def give_up(pair, memory):  # the client has the role, and no bells yet; then it finds damage
+            if pair.role == RECEIVER:
+                for invited in list(listener._invitations._pairs):
+                    invited.outgoing.mapped.words[layout.READ_SEQ] = 2**64 - 1
+                    listener._invitations._drop(invited)
+            return look(pair, memory)
+
+        with mock.patch.object(pairing.Pair, "_capacities", give_up):
+            with contextlib.suppress(mmapipc.ChannelError):
+                connection.Client(self.name, timeout=0.1).close()
+        listener.close()
+        self.assertEqual(os.listdir(self.memory), [])
 
     def test_about_the_memory_of_a_connection(self):
         first, second = connection.Pipe(capacity=CAPACITY)

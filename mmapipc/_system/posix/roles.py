@@ -261,6 +261,9 @@ class Roles:
                             with contextlib.suppress(OSError, ChannelError):
                                 remove(self.place)
                         os.unlink(self._path)
+                    else:  # somebody has taken all names away, perhaps before our bells had theirs
+                        for role in PEER:
+                            bells.remove_if_left(_bell(self.place, role))
                     return True
                 finally:
                     locks.unlock(file)
