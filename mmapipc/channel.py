@@ -46,7 +46,7 @@ import weakref
 
 from ._meeting import rendezvous
 from ._meeting.homes import home
-from ._meeting.link import ReceivingLink, SendingLink
+from ._meeting.link import ReceivingLink, SendingLink, alone
 from ._meeting.waiting import checked_seconds
 from ._ring import layout
 from ._system import PEER, RECEIVER, SENDER
@@ -123,13 +123,16 @@ class _End(io.RawIOBase):
 
     def _seen(self, what: str) -> Any:
         """What the half sees in the memory now; another thread that closes this end meanwhile waits."""
-        with self._link.seeing:
+
+        def see() -> Any:
             self._check_open()
             try:
                 return getattr(self._link.half, what)
             except ValueError:
                 self._check_open()  # a signal handler may just have closed it
                 raise
+
+        return alone(self._link.seeing, see)
 
     def poll(self, timeout: float | None = 0.0) -> bool:
         """Wait until the ring has room for a byte, or the next call would raise; return whether that is so.

@@ -42,6 +42,7 @@ import weakref
 
 from ._meeting import introducing, pairing
 from ._meeting.homes import sweep_connections, sweep_listeners
+from ._meeting.link import alone
 from ._meeting.pairing import Kept, Pair
 from ._meeting.waiting import CLOCK, checked_seconds
 from ._ring import layout
@@ -85,7 +86,7 @@ class Connection:
         self._writable = writable
         self._timeout = timeout
         self._reason = "the connection is closed"
-        self._beginning = _thread.allocate_lock()
+        self._beginning = _thread.RLock()
         _open.add(self)
 
     def _begin(self, pair: Pair) -> None:
@@ -97,10 +98,13 @@ class Connection:
         """This end, in use by this process from now on.  Raises OSError if it is closed, or another's."""
         if self._pair is not None:
             return self._pair
-        with self._beginning:
+
+        def begin() -> None:
             if self._pair is None and self._kept is not None:  # or another thread has just used it first
                 self._kept.use(self._timeout, self._begin)
-            pair = self._pair
+
+        alone(self._beginning, begin)
+        pair = self._pair
         if pair is None:
             raise OSError(self._reason)
         return pair
@@ -290,7 +294,7 @@ class Connection:
     def _disown(self) -> None:
         """In a forked child: an end that its parent uses is closed here without a word; others are copied."""
         pair, self._pair = self._pair, None
-        self._beginning = _thread.allocate_lock()  # that may be held by a thread that is not here
+        self._beginning = _thread.RLock()  # that may be held by a thread that is not here
         if pair is not None:
             self._put = self._take = None
             self._reason = "the connection is in use by the process that this one was forked from"

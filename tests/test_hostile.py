@@ -25,7 +25,7 @@ from mmapipc._ring import layout, states
 from mmapipc._system import contract, names, system
 from mmapipc._system.claims import Claiming
 from mmapipc.errors import LayoutError
-from mmapipc._ring.ring import Barrier, Consumer, Producer
+from mmapipc._ring.ring import Consumer, Producer, barrier
 
 from .helpers import WINDOWS, ChannelTest, noise
 
@@ -188,7 +188,7 @@ class Memory:
             assert stored <= set(own), f"stored into words {stored - set(own)}"
 
     def options(self) -> dict[str, object]:
-        return {"barrier": Barrier(), "ordered": self.ordered, "link": self}
+        return {"barrier": barrier, "ordered": self.ordered, "link": self}
 
     def wait(self) -> bool:
         raise Blocked

@@ -13,7 +13,7 @@ from typing import Any
 
 from mmapipc._ring import layout, ring as ring_module, states
 from mmapipc.errors import LayoutError, ReadFailed
-from mmapipc._ring.ring import Barrier, Consumer, Producer
+from mmapipc._ring.ring import Consumer, Producer, barrier
 from mmapipc._ring.states import Verdict
 
 from .helpers import noise
@@ -40,7 +40,7 @@ class Ring:
         self.memory = bytearray(layout.HEADER_SIZE + capacity)
         self.words = memoryview(self.memory)[: layout.HEADER_SIZE].cast("Q")
         self.data = memoryview(self.memory)[layout.HEADER_SIZE :]
-        options = {"barrier": Barrier(), "ordered": ordered, "link": self}
+        options = {"barrier": barrier, "ordered": ordered, "link": self}
         states.begin(self.words, layout.Header(capacity, 7, False), 1, nothing)
         self.producer = Producer(self.words, self.data, "ring", **options)
         self.consumer = Consumer(self.words, self.data, "ring", **options)

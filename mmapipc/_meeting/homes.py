@@ -9,7 +9,7 @@ import contextlib
 import os
 
 from .._ring import layout, states
-from .._ring.ring import Barrier
+from .._ring.ring import barrier
 from .._system import SENDER, Place, system
 from .._system.claims import Claiming
 from .._system.names import CHANGER
@@ -56,7 +56,7 @@ class Home:
 
     def __init__(self, name: str) -> None:
         self.name = name  # the channel's
-        self.barrier = Barrier()
+        self.barrier = barrier
 
     def order(self) -> None:
         """A full barrier where the processor needs one."""

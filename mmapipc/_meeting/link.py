@@ -39,9 +39,23 @@ if TYPE_CHECKING:
     from .homes import InFile, InMemory, Mapped
 
     _Half = TypeVar("_Half", bound=Half)
+    _Result = TypeVar("_Result")
 
 # A test runs everything without them too: nothing depends on a ring.
 _WITH_BELLS = "MMAPIPC_NO_BELLS" not in os.environ
+
+
+def alone(lock: _thread.RLock, step: Callable[[], _Result]) -> _Result:
+    """Do it while this thread has the lock.
+
+    In place of `with lock`, which in CPython 3.14 leaves it taken if a signal handler raises just then.
+    """
+    try:
+        lock.acquire()
+        return step()
+    finally:
+        if lock._is_owned():  # type: ignore[attr-defined]
+            lock.release()
 
 
 class Link:
@@ -210,19 +224,18 @@ class Link:
 
         `error` is why this end did not open; memory that is not ours stays.
         """
-        bells, self.bells = self.bells, None
         memory, self.memory = self.memory, None
         claim, self.claim = self.claim, None
         try:
             if self.is_joined:
                 self.half.shut(reason)
                 self.waiter.dismiss(reason)
-            with self.seeing:
-                self.unmap(reason)
+            alone(self.seeing, lambda: self.unmap(reason))
         finally:
             try:
-                if bells is not None:
-                    bells.close()
+                if self.bells is not None:  # kept until they are closed: `leave` comes again if interrupted
+                    self.bells.close()
+                    self.bells = None
                 if memory is not None:
                     memory.close()
             finally:

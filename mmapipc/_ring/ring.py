@@ -38,7 +38,7 @@ The rules that both keep:
 Memory order.  On x86-64 stores become visible in program order, and loads
 happen in program order, which is all that rule 2 needs.  Elsewhere (aarch64)
 the barrier given to the constructor is called on both sides: between header
-and magic, data and counter, counter and state; see `Barrier`.  For each call
+and magic, data and counter, counter and state; see `barrier`.  For each call
 `test_interleavings` names a stream that goes wrong without it, or says why
 none does.  CPython itself never reorders or drops the stores: each is a
 separate call into `memoryview`.  A comment that begins with ORDER
@@ -119,7 +119,7 @@ def _between(least: int, value: int, most: int) -> int:
     return max(least, min(value, most))
 
 
-class Barrier:
+def barrier() -> None:
     """A full memory barrier out of a lock, the one thing in pure Python that has one.
 
     Releasing a lock is a store-release and taking it a load-acquire (or
@@ -128,17 +128,15 @@ class Barrier:
     model), so everything before the release is ordered with everything after
     the next acquire, stores with later loads included.  Taking the lock twice
     gives that pair; on x86-64 each is a locked instruction and a full barrier
-    of its own.  Thread-safe.
+    of its own.  The lock is a new one each time: one that an exception of a
+    signal handler leaves taken (CPython 3.14 can do that to any `with lock`)
+    must be in nobody's way.
     """
-
-    def __init__(self) -> None:
-        self._lock = _thread.allocate_lock()
-
-    def __call__(self) -> None:
-        with self._lock:
-            pass
-        with self._lock:
-            pass
+    lock = _thread.allocate_lock()
+    with lock:
+        pass
+    with lock:
+        pass
 
 
 class Half:
