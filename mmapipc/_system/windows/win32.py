@@ -59,9 +59,11 @@ class _Owner:
 
     def close(self) -> None:
         """Give it back."""
-        value, self.value = self.value, None
-        if value:
-            self._give_back(value)
+        # From where it waits to the system call in C: an exception of a signal handler cannot come between.
+        left = vars(self).setdefault("_left", iter((self.value,)))
+        self.value = None
+        for _ in map(self._give_back, filter(None, left)):
+            pass
 
     def __del__(self) -> None:
         self.close()
