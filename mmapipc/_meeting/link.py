@@ -224,6 +224,7 @@ class Link:
 
         `error` is why this end did not open; memory that is not ours stays.
         """
+        bells = self.bells
         memory, self.memory = self.memory, None
         claim, self.claim = self.claim, None
         try:
@@ -233,9 +234,9 @@ class Link:
             alone(self.seeing, lambda: self.unmap(reason))
         finally:
             try:
-                if self.bells is not None:  # kept until they are closed: `leave` comes again if interrupted
-                    self.bells.close()
-                    self.bells = None
+                if bells is not None:
+                    bells.close()
+                    self.bells = None  # not before: who was interrupted leaves once more
                 if memory is not None:
                     memory.close()
             finally:
