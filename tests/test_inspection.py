@@ -498,7 +498,8 @@ class Watch(InspectionTest):
         self.assertEqual((last["status"], last["written"], last["read"]), ("ended", 600_000, 600_000))
         self.assertEqual(json.loads(first[1]).keys(), last.keys())
         self.assertAlmostEqual(last["time"], time.time(), delta=DEADLINE)
-        self.assertGreater(json.loads(second[1])["write_rate"], 0)
+        # On a busy machine the bytes may come later than the second line.
+        self.assertGreater(max(json.loads(line)["write_rate"] for line in (second[1], *rest[1])), 0)
         self.assertEqual(last["sender"]["state"], "finished")
         self.assertEqual(last["receiver"]["state"], "closed")
 
