@@ -58,8 +58,9 @@ class Patient(ChannelTest):
         """One message after the other, with gaps in between: at times the peer spins, yields, or sleeps."""
         chance = random.Random(way)
         until_ready = here(way, longest=round(1000 * timeout))
-        with mmapipc.Sender(self.name + "a", timeout=timeout) as sender:
-            with mmapipc.Receiver(self.name + "b", timeout=timeout) as receiver:
+        with mmapipc.Sender(self.name + "a", timeout=DEADLINE) as sender:
+            with mmapipc.Receiver(self.name + "b", timeout=DEADLINE) as receiver:
+                sender.timeout = receiver.timeout = timeout
                 answer = bytearray(10)
                 for number in range(count):
                     sender.write(b"%d" % number)
