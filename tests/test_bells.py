@@ -83,23 +83,28 @@ class Patient(ChannelTest):
                 self.assertEqual(child.end()[::2], (0, ""))
 
     def test_a_ring_that_is_lost_would_be_found(self) -> None:
-        rung = 0
-        join = link.SendingLink.join
+        rung, loses = 0, True
+        join, abort = link.SendingLink.join, link.SendingLink.abort
 
-        def join_and_lose_one(self: link.SendingLink) -> None:
+        def join_and_lose_some(self: link.SendingLink) -> None:
             join(self)
             ring = self.half.ring
 
             def lose_some() -> None:
                 nonlocal rung
                 rung += 1
-                if rung < 20:  # of a later one, for nobody may sleep when it is rung
+                if rung < 20 or not loses:  # of a later one, for nobody may sleep when it is rung
                     ring()
 
             self.half.ring = lose_some  # type: ignore[method-assign]
 
+        def abort_and_ring(self: link.SendingLink) -> None:
+            nonlocal loses
+            loses = False
+            abort(self)
+
         child = self.python(PATIENT + ECHO)
-        with mock.patch.object(link.SendingLink, "join", join_and_lose_one):
+        with mock.patch.multiple(link.SendingLink, join=join_and_lose_some, abort=abort_and_ring):
             with self.assertRaises(mmapipc.ChannelTimeout):
                 self.round_trips("stream", 2000, 2.0)
         self.assertGreaterEqual(rung, 20)
