@@ -106,7 +106,7 @@ def alone(test: Any) -> Any:
 
 
 def apart(test: type) -> type:
-    """Let the tests of this class, which take long and wait for nothing, begin first, and run side by side."""
+    """Let the tests of this class, which take long, begin first, and run side by side."""
     test.apart = True  # type: ignore[attr-defined]
     return test
 

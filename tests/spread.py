@@ -19,7 +19,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, NamedTuple
 from unittest import mock
 
-JOBS = int(os.environ.get("MMAPIPC_TEST_JOBS") or min(8, 1 + (os.cpu_count() or 1)))
+JOBS = int(os.environ.get("MMAPIPC_TEST_JOBS") or min(8, 2 + (os.cpu_count() or 1)))
 
 Told = list[tuple[Any, ...]]  # what a result was told: the method, the test's name, and the rest
 

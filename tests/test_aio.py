@@ -16,7 +16,7 @@ from mmapipc import aio
 from mmapipc._meeting import looping, waiting
 from mmapipc._ring import layout
 
-from .helpers import DEADLINE, WINDOWS, ChannelTest, needs_bells, noise, open_handles
+from .helpers import DEADLINE, WINDOWS, ChannelTest, apart, needs_bells, noise, open_handles
 from .test_wait import SENDS, bells, no_bells
 
 # Sends its input as lines of hexadecimal digits say it.
@@ -762,6 +762,7 @@ class Cancelled(AioTest):
                 await receiver.read()
 
 
+@apart
 class Many(AioTest):
     def receivers(self, count):
         """A child that has all the senders."""

@@ -14,7 +14,7 @@ import unittest
 import mmapipc
 from mmapipc._ring import layout
 
-from .helpers import DEADLINE, MEETS, MMAPIPC, WINDOWS, Background, ChannelTest, eventually, noise
+from .helpers import DEADLINE, MEETS, MMAPIPC, WINDOWS, Background, ChannelTest, apart, eventually, noise
 from .test_bells import PATIENT
 from .ways import SENDING, WAYS, function, here
 
@@ -388,6 +388,7 @@ STREAMS = 2  # each with a storm of its own
 ROUNDS = 200 if os.name != "nt" else 40  # tests/soak.py goes on
 
 
+@apart
 class Storm(ChannelTest):
     def test_kills_at_random_moments_lose_and_double_nothing(self):
         seed = int(os.environ.get("MMAPIPC_SEED", "0")) or random.SystemRandom().randrange(1, 2**32)

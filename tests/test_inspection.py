@@ -25,7 +25,9 @@ from mmapipc._cli.terminal import Picture, cut, human, width
 from mmapipc._ring import layout, states
 from mmapipc._system import names, system
 
-from .helpers import DEADLINE, MMAPIPC, WAITS, WINDOWS, ChannelTest, Child, alone, by_signal, eventually, noise
+from .helpers import (
+    DEADLINE, MMAPIPC, WAITS, WINDOWS, ChannelTest, Child, alone, apart, by_signal, eventually, noise,
+)  # fmt: skip
 from .terminal import Terminal, TerminalTest
 from .test_hostile import CAPACITIES, FIELDS, HEADERS, SEED, bad_header, targeted_headers
 from .test_names import NAMES
@@ -257,6 +259,7 @@ class Inspect(InspectionTest):
             self.assertNotIn(f"mmapipc.{room}", loaded)
 
 
+@apart
 class Harmless(InspectionTest):
     def test_looks_make_no_claimant_fail(self):
         # Two processes look without a pause; here ends come and go.

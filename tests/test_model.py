@@ -26,7 +26,7 @@ from mmapipc import files
 from mmapipc._meeting import link, waiting
 from mmapipc._ring import ring
 
-from .helpers import ChannelTest, WINDOWS
+from .helpers import WINDOWS, ChannelTest, apart
 
 CASES = 2_000 if WINDOWS else 5_000  # Wine opens a channel slowly
 SOON = 1e-6  # seconds: a wait that times out in the middle of a call
@@ -636,6 +636,7 @@ def run_case(seed: int) -> None:
         sending.dispose()
 
 
+@apart
 class Model(ChannelTest):
     def test_random_histories(self) -> None:
         for seed in range(CASES):
