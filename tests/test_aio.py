@@ -604,7 +604,7 @@ class Streams(AioTest):
         before = open_handles()
         for _ in range(20):
             await exchange()
-        self.assertLessEqual(open_handles(), before)
+        self.check_open(before)
 
     @in_loop
     async def test_an_end_that_is_forgotten_warns_and_gives_up(self):

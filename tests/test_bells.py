@@ -174,7 +174,7 @@ class Places(ChannelTest):
         before = open_handles()
         for _ in range(100):
             exchange()
-        self.assertLessEqual(open_handles(), before)
+        self.check_open(before)
 
     @needs_bells
     def test_nothing_more_is_open_after_hundreds_of_waits(self) -> None:
@@ -199,7 +199,7 @@ class Places(ChannelTest):
             before = open_handles()
             for _ in range(100):
                 waits()
-            self.assertLessEqual(open_handles(), before)
+            self.check_open(before)
 
     def test_without_bells(self) -> None:
         # Whoever starts a process can switch them off; so the whole suite runs too.

@@ -87,8 +87,8 @@ class Package(unittest.TestCase):
         self.assertEqual(pythons, [f"3.{minor}" for minor in range(10, 10 + len(pythons))])
         self.assertIn("aarch64", jobs)
         self.assertIn(
-            f"Tested: CPython {pythons[0]} to {pythons[-1]} on Linux, one of them on aarch64, which is emulated; "
-            f"{' and '.join(windows)} for Windows under Wine.",
+            f"Tested: CPython {pythons[0]} to {pythons[-1]} on Linux, one of them on aarch64, "
+            f"which is emulated; {' and '.join(windows)} for Windows under Wine.",
             page,
         )
         self.assertEqual(re.findall(r":: Python :: (3\.\d+)$", setup, re.MULTILINE), pythons)

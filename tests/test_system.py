@@ -108,14 +108,14 @@ class Locks(SystemTest):
                         with self.failing(number, ("F_OFD_SETLK",)):
                             with self.assertRaises(mmapipc.MemoryRefused) as caught:
                                 opens()
-                            self.assertLessEqual(open_handles(), before)  # also while the error is at hand
+                            self.assertEqual(open_handles(), before)  # also while the error is at hand
                         self.assertEqual(caught.exception.errno, number)
                         self.assertRegex(str(caught.exception), rf"\A{self.name}: [^\n]*{os.strerror(number)}\Z")
                         del caught
         before = open_handles()
         with self.failing(errno.ENOLCK, ("F_OFD_SETLK",)), self.assertRaises(mmapipc.MemoryRefused):
             mmapipc.Mapping(self.name, 4096)
-        self.assertLessEqual(open_handles(), before)
+        self.assertEqual(open_handles(), before)
         # What it made before is what a killed end leaves.
         inspection.remove(self.name)
 
