@@ -58,6 +58,8 @@ if TYPE_CHECKING:
 
     from _typeshed import ReadableBuffer, WriteableBuffer
 
+    from ._ring.messages import MessageConsumer
+
 __all__ = ["Client", "Connection", "Listener", "Pipe", "wait"]
 
 DEFAULT_CAPACITY = 1 << 16  # bytes
@@ -71,7 +73,7 @@ class Connection:
     """One end of a connection; `Pipe`, `Client` and `Listener.accept` make it."""
 
     _put: Callable[[bytes | memoryview, int], None] | None = None
-    _take: Callable[..., bytes | None] | None = None
+    _consumer: MessageConsumer | None = None
 
     def __init__(
         self,
@@ -116,12 +118,12 @@ class Connection:
         self._put = put = pair.outgoing.half.put_message
         return put
 
-    def _to_read(self) -> Callable[..., bytes | None]:
+    def _to_read(self) -> MessageConsumer:
         pair = self._used()
         if not self._readable:
             raise OSError("the connection is write-only, or had a message that was too long")
-        self._take = take = pair.incoming.half.take_message
-        return take
+        self._consumer = consumer = pair.incoming.half
+        return consumer
 
     @property
     def closed(self) -> bool:
@@ -193,15 +195,30 @@ class Connection:
             raise
 
     def _received(self, most: int | None = None) -> bytes:
-        take = self._take or self._to_read()
+        consumer = self._consumer or self._to_read()
         try:
-            data = take(most)
+            data: bytes | None = consumer.take_message(most)
         except ValueError:
             self._check_not_closed()
             raise
         if data is None:
-            raise EOFError("the other end has closed the connection")
+            raise _end()
         return data
+
+    def _received_into(self, target: memoryview) -> int:
+        consumer = self._consumer or self._to_read()
+        try:
+            size: int | None = consumer.take_message(len(target), target)
+        except TooLong:
+            from multiprocessing import BufferTooShort
+
+            raise BufferTooShort(self._received()) from None
+        except ValueError:
+            self._check_not_closed()
+            raise
+        if size is None:
+            raise _end()
+        return size
 
     def recv_bytes(self, maxlength: int | None = None) -> bytes:
         """Wait for the next message; return its bytes.
@@ -219,7 +236,7 @@ class Connection:
             return self._received(maxlength)
         except TooLong:
             if self._writable:
-                self._readable, self._take = False, None
+                self._readable, self._consumer = False, None
             else:
                 self.close()
             raise OSError(
@@ -232,25 +249,20 @@ class Connection:
         Raises `multiprocessing.BufferTooShort`, which has the message, when it does not fit;
         otherwise as `recv_bytes` does.
         """
-        if type(buf) is bytearray and not offset:
-            data = self._received()
-            size = len(data)
-            if size > len(buf):
-                raise _too_short(data)
-            buf[:size] = data
-            return size
-        self._to_read()
-        with memoryview(buf) as given:
-            if given.readonly or not given.c_contiguous:
-                raise TypeError("the buffer must be writable and in one piece")
-            if not 0 <= offset <= given.nbytes:
-                raise ValueError("negative offset" if offset < 0 else "offset too large")
-            with given.cast("B") as octets:  # not every buffer can be, so before anything is taken
-                data = self._received()
-                if offset + len(data) > len(octets):
-                    raise _too_short(data)
-                octets[offset : offset + len(data)] = data
-        return len(data)
+        target = given = memoryview(buf)
+        try:
+            if offset or type(buf) is not bytearray:
+                self._to_read()
+                if given.readonly or not given.c_contiguous:
+                    raise TypeError("the buffer must be writable and in one piece")
+                if not 0 <= offset <= given.nbytes:
+                    raise ValueError("negative offset" if offset < 0 else "offset too large")
+                target = given.cast("B")[offset:]
+            return self._received_into(target)
+        except BaseException:
+            target.release()  # or the traceback would keep the caller's buffer
+            given.release()
+            raise
 
     def recv(self) -> Any:
         """Receive an object.  Raises what `recv_bytes` and unpickling raise."""
@@ -284,7 +296,7 @@ class Connection:
         ends = [end for end in (self._kept, self._pair) if end is not None]
 
         def close() -> None:  # of which nothing may stay behind
-            self._kept = self._pair = self._put = self._take = None
+            self._kept = self._pair = self._put = self._consumer = None
             _open.discard(self)
             for end in ends:
                 end.close()
@@ -296,7 +308,7 @@ class Connection:
         pair, self._pair = self._pair, None
         self._beginning = _thread.RLock()  # that may be held by a thread that is not here
         if pair is not None:
-            self._put = self._take = None
+            self._put = self._consumer = None
             self._reason = "the connection is in use by the process that this one was forked from"
             _open.discard(self)
             pair.disown(self._reason)
@@ -332,10 +344,8 @@ class Connection:
         return f"<mmapipc.connection.Connection {state}>"
 
 
-def _too_short(data: bytes) -> Exception:
-    from multiprocessing import BufferTooShort
-
-    return BufferTooShort(data)
+def _end() -> EOFError:
+    return EOFError("the other end has closed the connection")
 
 
 class Listener:

@@ -422,7 +422,7 @@ def main() -> bool:
     pythons = list(interpreters(options.pythons))
     print(f"seed {options.seed}, {len(pythons)} interpreters", flush=True)
     if options.seconds < LONG:
-        print(f"not run: the stream of 10 GiB, which needs {LONG} s", flush=True)
+        print(f"without the stream of 10 GiB: that is part of runs of {LONG} s and more", flush=True)
     result = Soak(options.seconds, options.seed, pythons).run()
     for _, text in [*result.errors, *result.failures]:
         print(text)

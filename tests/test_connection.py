@@ -1,5 +1,6 @@
 """Connections: messages both ways, between real processes that come, stop, fork, and are killed."""
 
+import array
 import contextlib
 import gc
 import itertools
@@ -104,6 +105,32 @@ class Messages(ConnectionTest):
                 self.assertEqual(there.recv_bytes(), sent, size)
                 sending.result()
 
+    def test_of_every_size_into_a_buffer_of_the_callers(self):
+        first, second = self.pipe()
+        for size in (0, 1, 39, *range(CAPACITY - 9, CAPACITY + 10), 10 * CAPACITY + 3):
+            for offset in (0, 5):
+                for buffer in (bytearray(size + 8), array.array("I", bytes(4 * size + 8))):
+                    sent = noise(size)
+                    sending = Background(lambda sent=sent: first.send_bytes(sent))
+                    self.assertEqual(second.recv_bytes_into(buffer, offset), size)
+                    sending.result()
+                    got = bytes(buffer) if offset else bytes(buffer)[: size + 3]
+                    self.assertEqual(got, bytes(offset) + sent + bytes(len(got) - offset - size), size)
+
+    def test_a_buffer_is_let_go_of(self):
+        first, second = self.pipe()
+        second.timeout = 0
+        buffer = bytearray(8)
+        try:
+            second.recv_bytes_into(buffer)
+        except TimeoutError as error:
+            buffer.clear()  # BufferError if the error still had it
+            self.assertTrue(error)
+        first.send_bytes(b"fits")
+        buffer += bytes(4)
+        second.recv_bytes_into(buffer)
+        buffer.clear()
+
     def test_many_in_the_ring_at_once_keep_their_bounds(self):
         first, second = self.pipe()
         sent = [noise(size) for size in range(60)]
@@ -163,21 +190,29 @@ class Messages(ConnectionTest):
 
     def test_a_long_one_of_which_a_part_came_is_gone_on_with(self):
         first, second = self.pipe()
-        sent = noise(3 * CAPACITY)
-        sending = Background(lambda: first.send_bytes(sent))
         half = second._used().incoming.half
-        acknowledge, steps = half.acknowledge, []
+        acknowledge = half.acknowledge
 
-        def only_twice(count):
-            steps.append(count)
-            if len(steps) > 2:
-                raise mmapipc.ChannelTimeout
-            acknowledge(count)
+        def receive_into():
+            buffer = bytearray(3 * CAPACITY)
+            second.recv_bytes_into(buffer)
+            return buffer
 
-        with mock.patch.object(half, "acknowledge", only_twice), self.assertRaises(TimeoutError):
-            second.recv_bytes()
-        self.assertEqual(second.recv_bytes(), sent)
-        sending.result()
+        for begin, go_on in itertools.product((second.recv_bytes, receive_into), repeat=2):
+            sent = noise(3 * CAPACITY)
+            sending = Background(lambda sent=sent: first.send_bytes(sent))
+            steps = []
+
+            def only_twice(count, steps=steps):
+                steps.append(count)
+                if len(steps) > 2:
+                    raise mmapipc.ChannelTimeout
+                acknowledge(count)
+
+            with mock.patch.object(half, "acknowledge", only_twice), self.assertRaises(TimeoutError):
+                begin()
+            self.assertEqual(go_on(), sent)
+            sending.result()
 
     @unittest.skipIf(WINDOWS, "POSIX only: interval timers")
     def test_what_a_signal_handler_raises_leaves_whole_messages(self):

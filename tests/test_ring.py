@@ -5,13 +5,14 @@ from __future__ import annotations
 import array
 import contextlib
 import dis
+import itertools
 import random
 import sys
 import unittest
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from mmapipc._ring import layout, ring as ring_module, states
+from mmapipc._ring import layout, messages, ring as ring_module, states
 from mmapipc.errors import LayoutError, ReadFailed
 from mmapipc._ring.ring import Consumer, Producer, barrier
 from mmapipc._ring.states import Verdict
@@ -91,6 +92,39 @@ class Ring:
                 got += piece[: self.consumer.readinto(piece)]
         self.consumer.resume()
         return bytes(got)
+
+
+class MessageRing(Ring):
+    """One for messages, of which those that do not fit come piece by piece as the consumer waits."""
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__(capacity)
+        options = {"barrier": barrier, "ordered": True, "link": self}
+        self.consumer: messages.MessageConsumer = messages.MessageConsumer(
+            self.words, self.data, "ring", **options
+        )
+        self.sent = bytearray()
+        self.ends = [0]
+
+    def send(self, message: bytes) -> None:
+        self.sent += len(message).to_bytes(8, "little") + message + bytes(-len(message) % 8)
+        self.ends.append(len(self.sent))
+        self.wait()
+
+    def wait(self) -> bool:
+        # Without a producer: it would be interrupted too.
+        capacity = len(self.data)
+        most = self.words[layout.READ_SEQ] + capacity
+        published = [0]
+        for start, end in itertools.pairwise(self.ends):
+            if end <= most:
+                published.append(end)
+            elif start < most and end - start > capacity:
+                published.append(most)
+        for sequence in range(self.words[layout.WRITE_SEQ], published[-1]):
+            self.data[sequence % capacity] = self.sent[sequence]
+        self.words[layout.WRITE_SEQ] = published[-1]
+        return True
 
 
 class Moving(unittest.TestCase):
@@ -183,7 +217,7 @@ def interrupted(call: Callable[[], object], at: int) -> tuple[bool, bool]:
     first_lines = set()
 
     def trace(frame: Any, event: str, argument: object) -> Any:
-        if frame.f_code.co_filename != ring_module.__file__:
+        if frame.f_code.co_filename not in (ring_module.__file__, messages.__file__):
             return None
         frame.f_trace_opcodes = True
         if event == "line" and not first_lines:
@@ -312,6 +346,36 @@ class Interruptions(unittest.TestCase):
                     self.assertEqual(got, line, (name, at))
                     self.assertEqual(ring.words[layout.READ_SEQ], used + len(line))
                     self.assertEqual(ring.consumer.sequence, used + len(line))
+
+
+    def test_a_message_that_no_call_returned_comes_again(self) -> None:
+        for size in (0, 12, 40):  # of which the last is longer than the ring
+            for used in (0, 8):  # before the edge, and across it
+                for ways in itertools.product((False, True), repeat=2):  # into a target, both times
+                    message = noise(size)
+
+                    def take(consumer: Any, is_into: bool, message: bytes = message) -> bytes:
+                        if not is_into:
+                            data: bytes = consumer.take_message()
+                            return data
+                        target = bytearray(len(message) + 3)
+                        with memoryview(target) as view:
+                            return bytes(target[: consumer.take_message(len(view), view)])
+
+                    def prepare(used: int = used, is_into: bool = ways[0], message: bytes = message) -> Any:
+                        ring = MessageRing(24)
+                        if used:
+                            ring.send(b"")
+                            self.assertEqual(take(ring.consumer, False), b"")
+                        ring.send(message)
+                        ring.send(b"next")
+                        return ring, lambda: take(ring.consumer, is_into)
+
+                    for ring, _, at in self.at_every_moment(prepare):
+                        with self.subTest(size=size, used=used, ways=ways, at=at):
+                            self.assertEqual(take(ring.consumer, ways[1]), message)
+                            self.assertEqual(ring.consumer.take_message(), b"next")
+                            self.assertEqual(ring.words[layout.READ_SEQ], len(ring.sent))
 
 
 class Verdicts(unittest.TestCase):

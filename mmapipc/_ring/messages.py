@@ -152,16 +152,31 @@ class MessageProducer(Producer):
             raise
 
 
+def _put_into(begun: BytesIO, came: int, data: memoryview, size: int) -> None:
+    """Add to what came of a message of that size."""
+    end = came + len(data)
+    if end > len(begun.getbuffer()):
+        # Twice the memory each time, and just enough at last.  Of its own accord BytesIO takes an eighth
+        # more, and glibc's malloc then maps new memory for each message of 128 KiB to 32 MiB.
+        room = size
+        while room >> 1 >= end:
+            room >>= 1
+        begun.seek(room - 1)
+        begun.write(b"\0")
+    begun.seek(came)
+    begun.write(data)
+
+
 class MessageConsumer(Consumer):
     """A consumer of messages."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._lengths = self._data.cast("Q")
-        self._long: BytesIO | None = None  # a message that passes through the ring in pieces, so far
-        self._long_size = 0
-        self._long_end = 0  # the sequence where it ends
-        self._taken: bytes | None = None  # acknowledged, and not yet returned
+        # What came of a message that is acknowledged, as a whole or in part, and not yet returned.
+        self._begun: BytesIO | None = None
+        self._begun_size = 0  # bytes that the whole message has
+        self._begun_end = 0  # the sequence where it ends
 
     def shut(self, reason: str) -> None:
         super().shut(reason)
@@ -169,15 +184,16 @@ class MessageConsumer(Consumer):
 
     @property
     def is_ready(self) -> bool:
-        return self._taken is not None or super().is_ready
+        return (self._begun is not None and self.sequence == self._begun_end) or super().is_ready
 
-    def take_message(self, most: int | None = None) -> bytes | None:
-        """The next message; None at the end of the stream.  Waits while there is none.
+    def take_message(self, most: int | None = None, target: memoryview | None = None) -> Any:
+        """The next message (bytes) or, if it is to be copied into a target, plain bytes, its size (an int).
 
-        TooLong when it has more than `most` bytes.  What is raised takes nothing away.
+        None at the end of the stream.  Waits while there is none.  TooLong when it has
+        more than `most` bytes.  What is raised takes nothing away.
         """
-        if self._taken is not None or self._long is not None:
-            return self._go_on(most)
+        if self._begun is not None:
+            return self._take_rest(most, target)
         start = self.sequence
         ready = self._published - start
         capacity = self.capacity
@@ -200,25 +216,32 @@ class MessageConsumer(Consumer):
                     raise self._lie(f"whose length has {in_bytes(ready)}")
         offset = start % capacity
         # One load of what the peer can change at any time: from here on only the copy counts.
-        size = self._lengths[offset >> 3]
+        size: int = self._lengths[offset >> 3]
         if most is not None and size > most:
             raise TooLong
         room = size + 15 & -8
         if room > ready:
             self._begin_long(size, room, ready)
-            return self._go_on(most)
+            return self._take_rest(most, target)
         offset += _LENGTH
-        if offset + size <= capacity:
-            data = bytes(self._data[offset : offset + size])
+        first = capacity - offset
+        if size <= first:
+            if target is None:
+                data = bytes(self._data[offset : offset + size])
+            else:
+                target[:size] = self._data[offset : offset + size]
+        elif target is None:
+            data = b"".join((self._data[offset:capacity], self._data[: size - first]))
         else:
-            data = b"".join((self._data[offset:capacity], self._data[: offset + size - capacity]))
+            target[:first] = self._data[offset:capacity]
+            target[first:size] = self._data[: size - first]
         try:
             self.acknowledge(room)
+            return data if target is None else size
         except BaseException:
             if self.sequence != start:
-                self._taken = data
+                self._begin(size, self.sequence, data if target is None else target[:size])
             raise
-        return data
 
     def _begin_long(self, size: int, room: int, ready: int) -> None:
         if size > _LARGEST:
@@ -228,44 +251,56 @@ class MessageConsumer(Consumer):
             raise self._lie(f"of {in_bytes(size)}, of which {ready - _LENGTH} are there")
         start = self.sequence
         try:
-            self._long, self._long_size, self._long_end = BytesIO(), size, start + room
+            self._begin(size, start + room, b"")
             self.acknowledge(_LENGTH)
         except BaseException:
             if self.sequence == start:
-                self._long = None
+                self._begun = None
             raise
 
-    def _go_on(self, most: int | None) -> bytes | None:
-        """The message that an earlier call, or this one, has begun to take."""
-        if self._taken is None:
-            self._take_long(most)
-        data = self._taken
-        if most is not None and data is not None and len(data) > most:
-            raise TooLong
-        self._taken = None
-        return data
+    def _begin(self, size: int, end: int, came: bytes | memoryview) -> None:
+        self._begun_size, self._begun_end = size, end
+        self._begun = BytesIO(came)
 
-    def _take_long(self, most: int | None) -> None:
+    def _take_rest(self, most: int | None, target: memoryview | None) -> bytes | int:
         """Gather the rest of a message as it comes.  What came before an error stays for the next call."""
-        long = self._long
-        assert long is not None
-        if most is not None and self._long_size > most:
+        begun, size = self._begun, self._begun_size
+        assert begun is not None
+        if most is not None and size > most:
             raise TooLong
-        first = self._long_end - room_for(self._long_size) + _LENGTH
-        while self.sequence < self._long_end:
-            with self.view(self._long_end - self.sequence) as piece:
+        first = self._begun_end - room_for(size) + _LENGTH
+        if target is not None:
+            begun.seek(0)
+            begun.readinto(target[: min(size, self.sequence - first)])
+        try:
+            self._gather(begun, target, first)
+            whole = begun.getvalue() if target is None else size
+            self._begun = None
+            return whole
+        except BaseException:
+            if target is not None:
+                begun = BytesIO(target[: min(size, self.sequence - first)])
+            self._begun = begun
+            raise
+
+    def _gather(self, begun: BytesIO, target: memoryview | None, first: int) -> None:
+        # A function of its own, as `_put_all` is.
+        size, end = self._begun_size, self._begun_end
+        while self.sequence < end:
+            came = self.sequence - first
+            with self.view(end - self.sequence) as piece:
                 count = min(len(piece), self._step)
                 if not count:
                     raise StreamAborted(
                         f"{self._name}: the other end closed the connection in the middle of a message: "
-                        f"{self.sequence - first} of {in_bytes(self._long_size)} came"
+                        f"{came} of {in_bytes(size)} came"
                     )
-                long.seek(self.sequence - first)
-                long.write(piece[:count])
+                with piece[: min(count, size - came)] as data:  # without what pads it
+                    if target is None:
+                        _put_into(begun, came, data, size)
+                    else:
+                        target[came : came + len(data)] = data
             self.acknowledge(count)
-        long.truncate(self._long_size)
-        self._taken = long.getvalue()
-        self._long = None
 
     def _lie(self, what: str) -> LayoutError:
         return layout.damaged(self._name, f"a message {what}")

@@ -1121,15 +1121,17 @@ class Consumer(Half):
         """Give the first `count` unread bytes back to the producer."""
         global wrote
         # ORDER: our loads of these bytes before read_seq.  Pairs with `Producer._refresh`.
-        self._order()
+        if not self._ordered:
+            self._barrier()
+        words = self.words
         try:
-            self.sequence += count
-            self.words[_READ_SEQ] = self.sequence
+            self.sequence = end = self.sequence + count
+            words[_READ_SEQ] = end
         except BaseException:  # between the two, or the producer would wait for what it is not told
-            self.words[_READ_SEQ] = self.sequence
+            words[_READ_SEQ] = self.sequence
             raise
         wrote = False
-        calls = self.words[_SENDER_CALLS]
+        calls = words[_SENDER_CALLS]
         if calls and calls != self.rung:
             self._link.answer(calls)
 
