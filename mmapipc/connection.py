@@ -194,31 +194,17 @@ class Connection:
             self._check_not_closed()
             raise
 
-    def _received(self, most: int | None = None) -> bytes:
+    def _received(self, most: int | None = None, target: memoryview | None = None) -> Any:
+        """What `MessageConsumer.take_message` returns, with EOFError at the end."""
         consumer = self._consumer or self._to_read()
         try:
-            data: bytes | None = consumer.take_message(most)
+            received = consumer.take_message(most, target)
         except ValueError:
             self._check_not_closed()
             raise
-        if data is None:
-            raise _end()
-        return data
-
-    def _received_into(self, target: memoryview) -> int:
-        consumer = self._consumer or self._to_read()
-        try:
-            size: int | None = consumer.take_message(len(target), target)
-        except TooLong:
-            from multiprocessing import BufferTooShort
-
-            raise BufferTooShort(self._received()) from None
-        except ValueError:
-            self._check_not_closed()
-            raise
-        if size is None:
-            raise _end()
-        return size
+        if received is None:
+            raise EOFError("the other end has closed the connection")
+        return received
 
     def recv_bytes(self, maxlength: int | None = None) -> bytes:
         """Wait for the next message; return its bytes.
@@ -233,7 +219,8 @@ class Connection:
         if maxlength is not None and maxlength < 0:
             raise ValueError("negative maxlength")
         try:
-            return self._received(maxlength)
+            data: bytes = self._received(maxlength)
+            return data
         except TooLong:
             if self._writable:
                 self._readable, self._consumer = False, None
@@ -258,7 +245,13 @@ class Connection:
                 if not 0 <= offset <= given.nbytes:
                     raise ValueError("negative offset" if offset < 0 else "offset too large")
                 target = given.cast("B")[offset:]
-            return self._received_into(target)
+            try:
+                size: int = self._received(len(target), target)
+                return size
+            except TooLong:
+                from multiprocessing import BufferTooShort
+
+                raise BufferTooShort(self._received()) from None
         except BaseException:
             target.release()  # or the traceback would keep the caller's buffer
             given.release()
@@ -342,10 +335,6 @@ class Connection:
         else:
             state = repr(self._pair.name)
         return f"<mmapipc.connection.Connection {state}>"
-
-
-def _end() -> EOFError:
-    return EOFError("the other end has closed the connection")
 
 
 class Listener:

@@ -506,7 +506,8 @@ class Watch(InspectionTest):
         shape = rf"^{self.name}: [a-z ]+, \d+ bytes written, \d+ read, \d+ in flight \([0-9.]+ %\), [0-9.]+ [KMGiB]+/s$"
         for line in (first[0], second, *rest[0]):
             self.assertRegex(line, shape)
-        self.assertTrue(rest[0][-1].startswith(f"{self.name}: ended, {total} bytes written, {total} read, 0 in flight"))
+        ended = f"{self.name}: ended, {total} bytes written, {total} read, 0 in flight"
+        self.assertTrue(rest[0][-1].startswith(ended))
         last = json.loads(rest[1][-1])
         self.assertEqual((last["status"], last["written"], last["read"]), ("ended", total, total))
         self.assertEqual(json.loads(first[1]).keys(), last.keys())

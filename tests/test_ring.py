@@ -347,7 +347,6 @@ class Interruptions(unittest.TestCase):
                     self.assertEqual(ring.words[layout.READ_SEQ], used + len(line))
                     self.assertEqual(ring.consumer.sequence, used + len(line))
 
-
     def test_a_message_that_no_call_returned_comes_again(self) -> None:
         for size in (0, 12, 40):  # of which the last is longer than the ring
             for used in (0, 8):  # before the edge, and across it

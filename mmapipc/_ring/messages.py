@@ -224,17 +224,15 @@ class MessageConsumer(Consumer):
             self._begin_long(size, room, ready)
             return self._take_rest(most, target)
         offset += _LENGTH
-        first = capacity - offset
-        if size <= first:
+        if offset + size <= capacity:
             if target is None:
                 data = bytes(self._data[offset : offset + size])
             else:
                 target[:size] = self._data[offset : offset + size]
         elif target is None:
-            data = b"".join((self._data[offset:capacity], self._data[: size - first]))
+            data = self._copied(size, _LENGTH)
         else:
-            target[:first] = self._data[offset:capacity]
-            target[first:size] = self._data[: size - first]
+            self._copy_across_the_edge(target, size, _LENGTH)
         try:
             self.acknowledge(room)
             return data if target is None else size

@@ -820,9 +820,9 @@ class Consumer(Half):
                 self.check_not_shut()  # by another thread
             raise
 
-    def _copy_across_the_edge(self, target: memoryview, count: int) -> None:
-        """Copy out the next `count` unread bytes, wherever they lie."""
-        offset = self.sequence % self.capacity
+    def _copy_across_the_edge(self, target: memoryview, count: int, skipped: int = 0) -> None:
+        """Copy out the next `count` unread bytes behind some that are skipped, wherever they lie."""
+        offset = (self.sequence + skipped) % self.capacity
         first = min(count, self.capacity - offset)
         target[:first] = self._data[offset : offset + first]
         target[first:count] = self._data[0 : count - first]
@@ -1052,8 +1052,10 @@ class Consumer(Half):
     def _copied(self, count: int, skipped: int = 0) -> bytes:
         """The next `count` unread bytes behind some that are skipped; they are there."""
         offset = (self.sequence + skipped) % self.capacity
-        data = bytes(self._data[offset : offset + count])
-        return data + bytes(self._data[0 : count - len(data)]) if len(data) < count else data
+        first = self.capacity - offset
+        if count <= first:
+            return bytes(self._data[offset : offset + count])
+        return b"".join((self._data[offset:], self._data[: count - first]))
 
     def _next_bytes(self, count: int) -> bytes:
         """The next `count` bytes, kept and then unread ones, which are there."""
