@@ -583,7 +583,7 @@ _will_close = 0  # the pid of the process that will close all at its exit
 
 
 def _close_at_exit() -> None:
-    """Have this process close its connections when it exits, also one of multiprocessing, which exits its own way."""
+    """Have this process close its connections when it exits; one of multiprocessing exits its own way."""
     global _will_close
     if _will_close != os.getpid():
         _will_close = os.getpid()

@@ -207,7 +207,7 @@ def answer_pings(link: Link, size: int) -> None:
 
 
 def request(link: Link, seconds: float) -> float:
-    """Median of the seconds that a question and its answer take, for about so many seconds; each is a dict."""
+    """Median seconds of a question and its answer, each a dict, asked for about so many seconds."""
     assert link.objects
     send, receive = link.objects
     clock = time.perf_counter

@@ -4,7 +4,9 @@ import os
 import unittest
 
 
-def load_tests(loader: unittest.TestLoader, tests: unittest.TestSuite, pattern: str | None) -> unittest.TestSuite:
+def load_tests(
+    loader: unittest.TestLoader, tests: unittest.TestSuite, pattern: str | None
+) -> unittest.TestSuite:
     from .spread import JOBS, Spread
 
     tests.addTests(loader.discover(os.path.dirname(__file__), pattern or "test*.py"))

@@ -58,7 +58,7 @@ def told(self, role):
 homes.Claiming.attempt = told
 """
 
-# For what it imports, `site` takes on many machines longer than all the rest; an installed package is found by it.
+# For what it imports, `site` takes on many machines longer than all the rest; it finds an installed package.
 IS_INSTALLED = Path(mmapipc.__file__).resolve().parent.parent != Path(__file__).resolve().parent.parent
 PYTHON = [sys.executable, *(() if IS_INSTALLED else ("-S",))]
 MMAPIPC = [*PYTHON, "-m", "mmapipc"]
@@ -69,9 +69,10 @@ _numbers = itertools.count(1)
 
 
 def _choose_environment() -> None:
-    """Let the tests and their children run in the same world everywhere, not in that of whoever started them."""
+    """Let the tests and their children run in the same world everywhere, not in that of who started them."""
     for name in list(os.environ):
-        if name.startswith(("PYTHON", "LC_")) and name != "PYTHONPATH" or name in ("LANGUAGE", "COLUMNS", "LINES"):
+        ours = name.startswith(("PYTHON", "LC_")) or name in ("LANGUAGE", "COLUMNS", "LINES")
+        if ours and name != "PYTHONPATH":
             del os.environ[name]
     os.environ["LANG"] = "C.UTF-8"
     if sys.dont_write_bytecode:
@@ -112,7 +113,7 @@ def apart(test: type) -> type:
 
 
 def by_signal(number: int) -> int:
-    """The return code of a process that such a signal has ended; Windows has none, so what a shell would show."""
+    """The return code of a process that such a signal has ended; on Windows, what a shell would show."""
     return 128 + number if WINDOWS else -number
 
 
@@ -160,7 +161,7 @@ def _open_handles() -> int:
 
 
 def started(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
-    """`Popen`; again where Wine could not start a process, which it now and then cannot when many start at once."""
+    """`Popen`; again where Wine could not start a process, as happens when many start at once."""
     for _ in range(3):
         try:
             return subprocess.Popen(command, **options)
@@ -304,7 +305,7 @@ class ChannelTest(unittest.TestCase):
         return part
 
     def side_by_side(self, case: Callable[..., object], arguments: Iterable[Any]) -> None:
-        """Run `case(part, argument)` for each of the arguments, as subtests, some at a time: they mostly wait."""
+        """Run `case(part, argument)` for each argument, as subtests, some at a time: they mostly wait."""
         with ThreadPoolExecutor(8) as pool:
             cases = [(argument, pool.submit(case, self.part(), argument)) for argument in arguments]
             for argument, ended in cases:

@@ -1,4 +1,4 @@
-"""A world for `rendezvous` and `link` out of a `Machine`: each load and store, and each call of the system, is a step.
+"""A world for `rendezvous` and `link` out of a `Machine`: each load, store and call of the system is a step.
 
 One `World` is all that one end of a channel has: the home in which the ring
 lives, and the clock.
@@ -312,7 +312,7 @@ class World:
             self._now += 2 * TIMEOUT
 
     def checkpoint(self, *where: object) -> None:
-        """Say where in its life this end is.  Apart from that, all depends on what its half and its link keep."""
+        """Say where in its life this end is.  All else depends on what its half and its link keep."""
         halves = [self.link.half] if hasattr(self.link, "half") else []
         kept = [
             value

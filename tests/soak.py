@@ -2,9 +2,9 @@
 
     python3 -m tests.soak --seconds 3600 --seed 1 --pythons 3.10 3.15
 
-Each round is made from one number: `--seed` for the first, one more for each that follows.  A failure names its
-round's number; with that as `--seed` a run begins with the same round.  A line a minute says what was done so far.
-From two minutes on, one of the streams has 10 GiB.  POSIX only.
+Each round is made from one number: `--seed` for the first, one more for each that follows.  A failure names
+its round's number; with that as `--seed` a run begins with the same round.  A line a minute says what was
+done so far.  From two minutes on, one of the streams has 10 GiB.  POSIX only.
 """
 
 from __future__ import annotations
@@ -310,7 +310,8 @@ class Round:
         sender = self.code(
             WRITES_UNTIL_TOLD, subprocess.PIPE, capacity=chance.choice((1000, 4096, 65_536)), file=file
         )
-        arguments = ["receive", self.test.name, "-o", str(target), "--resume", *(("--file", file) if file else ())]
+        where = ("--file", file) if file else ()
+        arguments = ["receive", self.test.name, "-o", str(target), "--resume", *where]
         if file:
             eventually(lambda: Path(file).exists(), "the ring is in the file")
         size = 0
@@ -318,7 +319,9 @@ class Round:
             receiver = self.command(*arguments)
             least = size + chance.choice((0, 1, 2000, 20_000))
             eventually(
-                lambda: receiver.process.poll() is not None or target.exists() and target.stat().st_size > least,
+                lambda: (
+                    receiver.process.poll() is not None or target.exists() and target.stat().st_size > least
+                ),
                 "the stream goes on",
             )
             self.test.assertIsNone(receiver.process.poll())
@@ -412,7 +415,9 @@ def interpreters(versions: list[str]) -> Iterator[list[str]]:
 
 def main() -> bool:
     parser = argparse.ArgumentParser(prog="python3 -m tests.soak", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=LONG, help="for how long new rounds begin (%(default)s)")
+    parser.add_argument(
+        "--seconds", type=float, default=LONG, help="for how long new rounds begin (%(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1, 2**31))
     parser.add_argument("--pythons", nargs="*", default=[], help="versions that .ci/pythons runs")
     options = parser.parse_args()

@@ -31,7 +31,7 @@ def each(suite: unittest.TestSuite) -> Iterator[unittest.TestCase]:
 
 
 def is_for_others(test: unittest.TestCase) -> bool:
-    """Whether the test may run in another process; what could not be loaded is none of ours, and says so here."""
+    """Whether the test may run in another process; what could not be loaded is not ours, and says so here."""
     alone = getattr(test, "alone", False) or hasattr(getattr(test, test._testMethodName), "alone")
     return type(test).__module__.startswith(f"{__package__}.") and not alone
 
@@ -54,7 +54,9 @@ class Spread(unittest.TestSuite):
         unbuffered = mock.patch.object(result, "buffer", False)
         with unbuffered, ProcessPoolExecutor(JOBS, multiprocessing.get_context("spawn")) as pool:
             try:
-                for done in as_completed([pool.submit(run_there, names, options) for names in parts.values()]):
+                for done in as_completed(
+                    [pool.submit(run_there, names, options) for names in parts.values()]
+                ):
                     for method, name, *rest in done.result():
                         tell(result, method, tests.get(name) or Named(name), *rest)
                     if result.shouldStop:

@@ -89,6 +89,6 @@ class TerminalTest(ChannelTest):
         return os.read(self.master, 1 << 16).decode()
 
     def on_terminal(self, redirections, *arguments, stdin=subprocess.DEVNULL, **more):
-        """A command of ours with standard streams on the terminal, as the shell's `redirections` of "$0" say."""
+        """A command of ours; the shell's `redirections` of "$0" put its standard streams on the terminal."""
         command = ["sh", "-c", f'exec "$@" {redirections}', self.tty, *MMAPIPC, *arguments]
         return self.start(command, stdin=stdin, env={**os.environ, "TERM": "xterm", **more})

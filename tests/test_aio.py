@@ -27,7 +27,7 @@ with mmapipc.Sender(name, capacity=int(sys.argv[2]), timeout=60) as end:
         if len(line) % 7 == 0:
             time.sleep(0.0002)
 """
-# Takes the streams of the names that its input says; says of each how much came, its digest, and how it ended.
+# Takes the streams of the names in its input; says of each how much came, its digest, and how it ended.
 TAKES_ALL = """
 import hashlib, random
 for late, line in enumerate(sys.stdin):
@@ -117,7 +117,7 @@ def in_loop(test):
 class Streams(AioTest):
     @in_loop
     async def test_reading_is_as_of_a_stream_reader(self):
-        """Random calls give what asyncio's own reader gives for the same bytes; smaller and larger than the ring."""
+        """Random calls give what asyncio's own reader gives of the same bytes, whatever the ring's size."""
         rng = random.Random(7)
         for capacity in (1, 5, 64, 4096):
             data = bytes(rng.choices(b"abc\n", weights=(5, 5, 5, 1), k=3000))
@@ -327,7 +327,9 @@ class Streams(AioTest):
 
     @in_loop
     async def test_a_killed_peer_is_told_of(self):
-        child = self.python("s = mmapipc.Sender(name); s.write(b'x'); say('up'); sys.stdin.read()", stdin=subprocess.PIPE)
+        child = self.python(
+            "s = mmapipc.Sender(name); s.write(b'x'); say('up'); sys.stdin.read()", stdin=subprocess.PIPE
+        )
         await asyncio.to_thread(child.line)
         async with await aio.open_receiver(self.name) as receiver:
             self.assertEqual(await receiver.read(1), b"x")
@@ -336,7 +338,9 @@ class Streams(AioTest):
             await asyncio.to_thread(child.kill)
             with self.assertRaises(mmapipc.SenderDied):
                 await reading
-        child = self.python("r = mmapipc.Receiver(name); r.read(1); say('up'); sys.stdin.read()", stdin=subprocess.PIPE)
+        child = self.python(
+            "r = mmapipc.Receiver(name); r.read(1); say('up'); sys.stdin.read()", stdin=subprocess.PIPE
+        )
         sender = await aio.open_sender(self.name, capacity=2)
         await sender.write(b"ab")
         await asyncio.to_thread(child.line)
@@ -505,7 +509,12 @@ class Streams(AioTest):
         async with self.ends() as (sender, receiver):
             reading = asyncio.ensure_future(receiver.readexactly(2))
             await self.asleep(receiver)
-            for call in (receiver.read(1), receiver.readline(), receiver.readexactly(1), receiver.readuntil()):
+            for call in (
+                receiver.read(1),
+                receiver.readline(),
+                receiver.readexactly(1),
+                receiver.readuntil(),
+            ):
                 with self.assertRaisesRegex(RuntimeError, "another task"):
                     await call
             await sender.write(b"ab")
@@ -519,10 +528,20 @@ class Streams(AioTest):
             receiver.abort()
             with self.assertRaisesRegex(ValueError, "closed channel"):
                 await reading
-            for call in (receiver.read(1), receiver.readline(), receiver.readexactly(1), receiver.readuntil()):
+            for call in (
+                receiver.read(1),
+                receiver.readline(),
+                receiver.readexactly(1),
+                receiver.readuntil(),
+            ):
                 with self.assertRaisesRegex(ValueError, "closed channel"):
                     await call
-            for call in (receiver.at_eof, receiver.tell, lambda: receiver.timeout, lambda: receiver.in_flight):
+            for call in (
+                receiver.at_eof,
+                receiver.tell,
+                lambda: receiver.timeout,
+                lambda: receiver.in_flight,
+            ):
                 with self.assertRaisesRegex(ValueError, "closed channel"):
                     call()
             await receiver.close()
@@ -549,7 +568,8 @@ class Streams(AioTest):
             self.assertEqual((sender.tell(), sender.in_flight, receiver.tell()), (3, 3, 0))
             self.assertTrue(sender.attached and receiver.attached)
             self.assertEqual(
-                repr(receiver), f"<mmapipc.aio.Receiver '{self.name}' at byte 0, 3 of 10 in flight, sender attached>"
+                repr(receiver),
+                f"<mmapipc.aio.Receiver '{self.name}' at byte 0, 3 of 10 in flight, sender attached>",
             )
             self.assertFalse(receiver.closed)
             with self.assertRaises(ValueError):
@@ -630,7 +650,9 @@ class Streams(AioTest):
             sender, receiver, reading = self.run_in_loop(leave_open())
             sender.abort()
             receiver.abort()
-        self.assertEqual([thread.name for thread in threading.enumerate() if thread.name == "mmapipc.aio"], [])
+        self.assertEqual(
+            [thread.name for thread in threading.enumerate() if thread.name == "mmapipc.aio"], []
+        )
 
 
 class Cancelled(AioTest):
@@ -676,7 +698,10 @@ class Cancelled(AioTest):
         got, cancelled = bytearray(), 0
         async with await aio.open_receiver(self.name) as receiver:
             while not receiver.at_eof():
-                calls = [lambda: receiver.read(rng.randrange(1, largest)), lambda: receiver.readexactly(rng.randrange(largest))]
+                calls = [
+                    lambda: receiver.read(rng.randrange(1, largest)),
+                    lambda: receiver.readexactly(rng.randrange(largest)),
+                ]
                 if largest > capacity:  # otherwise a line might be longer than the ring
                     calls += [receiver.readline, lambda: receiver.readuntil(b"aabb")]
                 result = await self.cut_short(rng, rng.choice(calls)())
@@ -741,7 +766,9 @@ class Cancelled(AioTest):
                 sender.abort()
             how_many[how] += 1
             line = await asyncio.to_thread(child.line)
-            self.assertEqual(line, f"{len(sent)} {digest(sent)} {'whole' if how == 'whole' else 'StreamAborted'}")
+            self.assertEqual(
+                line, f"{len(sent)} {digest(sent)} {'whole' if how == 'whole' else 'StreamAborted'}"
+            )
         child.end_input()
         self.assertEqual(await asyncio.to_thread(child.end), (0, b"", ""))
 

@@ -117,9 +117,13 @@ class Patient(ChannelTest):
                 sender.write(b"x" * 700)
         self.assertEqual(child.end(), (0, f"{3000 * 700}{os.linesep}".encode(), ""))
 
-    @unittest.skipUnless(WINDOWS or hasattr(os, "pidfd_open"), "only Linux and Windows tell of a process's end")
+    @unittest.skipUnless(
+        WINDOWS or hasattr(os, "pidfd_open"), "only Linux and Windows tell of a process's end"
+    )
     def test_the_peers_death_ends_a_sleep(self) -> None:
-        child = self.python("s = mmapipc.Sender(name); s.write(b'x'); say('up'); sys.stdin.read()", stdin=subprocess.PIPE)
+        child = self.python(
+            "s = mmapipc.Sender(name); s.write(b'x'); say('up'); sys.stdin.read()", stdin=subprocess.PIPE
+        )
         self.assertEqual(child.line(), "up")
         with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
             self.assertEqual(receiver.read(1), b"x")

@@ -195,7 +195,8 @@ class Ends(CTest):
     def test_a_receiver_in_python_is_killed(self):
         sender = self.c_sends(100)
         child = self.python(
-            "r = mmapipc.Receiver(name, timeout=60); r.read(1); say('one'); sys.stdin.read()", stdin=subprocess.PIPE
+            "r = mmapipc.Receiver(name, timeout=60); r.read(1); say('one'); sys.stdin.read()",
+            stdin=subprocess.PIPE,
         )
         sender.feed(b"some bytes")
         self.assertEqual(child.line(), "one")
@@ -299,7 +300,7 @@ MIB = 1 << 20
 
 @unittest.skipUnless(WINDOWS, "Windows: memory and mutexes by their tagnames")
 class SharedMemory(CTest):
-    """A program that knows nothing of mmapipc; the names are the same in each run, so that runs take turns."""
+    """A program that knows nothing of mmapipc; its names are the same in each run, so runs take turns."""
 
     def c_shares(self, action: str, *arguments: str) -> Child:
         """Start the program in C."""

@@ -188,7 +188,9 @@ class RawFiles(ChannelTest):
     def test_capabilities(self):
         with self.both() as (sender, receiver):
             self.assertEqual((sender.writable(), sender.readable(), sender.seekable()), (True, False, False))
-            self.assertEqual((receiver.writable(), receiver.readable(), receiver.seekable()), (False, True, False))
+            self.assertEqual(
+                (receiver.writable(), receiver.readable(), receiver.seekable()), (False, True, False)
+            )
             for end in (sender, receiver):
                 self.assertIsInstance(end, io.RawIOBase)
                 self.assertFalse(end.isatty())
@@ -281,7 +283,9 @@ class RawFiles(ChannelTest):
             writer.result()
         with self.both() as (sender, receiver):
             sender.write(text)
-            self.assertEqual([receiver.readline(2), receiver.readline(2), receiver.readline(0)], [b"on", b"e\n", b""])
+            self.assertEqual(
+                [receiver.readline(2), receiver.readline(2), receiver.readline(0)], [b"on", b"e\n", b""]
+            )
 
     def test_buffered_and_text_wrappers(self):
         lines = [f"line {number} ü\n" for number in range(3000)]
@@ -351,7 +355,10 @@ class Subclasses(ChannelTest):
                 buffer[:count] = bytes(buffer[:count]).upper()
                 return count
 
-        with Counting(self.name, timeout=DEADLINE) as sender, Shouting(self.name, timeout=DEADLINE) as receiver:
+        with (
+            Counting(self.name, timeout=DEADLINE) as sender,
+            Shouting(self.name, timeout=DEADLINE) as receiver,
+        ):
             sender.write(b"a, ")
             sender.writelines([b"b, ", b"c, "])
             with io.BufferedWriter(sender) as buffered, io.BufferedReader(receiver) as reader:
@@ -594,7 +601,10 @@ class Lines(ChannelTest):
 
     def test_a_part_of_a_line_is_not_acknowledged(self):
         for read in (lambda r: r.readline(), lambda r: r.read(), lambda r: r.readall(), lambda r: next(r)):
-            with self.subTest(read=read), self.both(capacity=16, timeout=0.05, persist=True) as (sender, receiver):
+            with (
+                self.subTest(read=read),
+                self.both(capacity=16, timeout=0.05, persist=True) as (sender, receiver),
+            ):
                 sender.write(b"half a line")
                 with self.assertRaises(mmapipc.ChannelTimeout):
                     read(receiver)
@@ -988,7 +998,11 @@ class Ends(ChannelTest):
             self.assertEqual(receiver.read(), b"all")
 
     def test_collected_without_close(self):
-        for wrap in (lambda raw: raw, io.BufferedWriter, lambda raw: io.TextIOWrapper(io.BufferedWriter(raw))):
+        for wrap in (
+            lambda raw: raw,
+            io.BufferedWriter,
+            lambda raw: io.TextIOWrapper(io.BufferedWriter(raw)),
+        ):
             with self.subTest(wrap=wrap):
                 sender = mmapipc.Sender(self.name, timeout=DEADLINE)
                 with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:

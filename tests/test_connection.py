@@ -98,7 +98,8 @@ class ConnectionTest(ChannelTest):
 class Messages(ConnectionTest):
     def test_of_every_size_both_ways(self):
         first, second = self.pipe()
-        for size in (*range(40), CAPACITY - 17, *range(CAPACITY - 9, CAPACITY + 10), 10 * CAPACITY + 3, 1 << 20):
+        near = (CAPACITY - 17, *range(CAPACITY - 9, CAPACITY + 10))
+        for size in (*range(40), *near, 10 * CAPACITY + 3, 1 << 20):
             sent = noise(size)
             for here, there in ((first, second), (second, first)):
                 sending = Background(lambda here=here, sent=sent: here.send_bytes(sent))
@@ -302,7 +303,9 @@ class Messages(ConnectionTest):
     def test_two_threads_send_and_receive_at_the_same_time(self):
         first, second = self.pipe()
         sent = [noise(size) for size in (10, CAPACITY, 3 * CAPACITY) * 100]
-        sending = [Background(lambda end=end: [end.send_bytes(each) for each in sent]) for end in (first, second)]
+        sending = [
+            Background(lambda end=end: [end.send_bytes(each) for each in sent]) for end in (first, second)
+        ]
         got = [Background(lambda end=end: [end.recv_bytes() for _ in sent]) for end in (first, second)]
         for each in got:
             self.assertEqual(each.result(), sent)
@@ -441,7 +444,12 @@ class Ends(ConnectionTest):
         self.assertTrue(second.poll())
         with self.assertRaisesRegex(BrokenPipeError, "has closed"):
             second.send(1)
-        for call in (first.recv, first.poll, lambda: first.send(1), lambda: first.recv_bytes_into(bytearray(1))):
+        for call in (
+            first.recv,
+            first.poll,
+            lambda: first.send(1),
+            lambda: first.recv_bytes_into(bytearray(1)),
+        ):
             with self.assertRaises(OSError):
                 call()
         first.close()
@@ -670,7 +678,9 @@ class Introducing(ConnectionTest):
         listener = self.listener()
         self.assertEqual(listener.address, self.name)
         self.assertIsNone(listener.last_accepted)
-        with self.assertRaisesRegex(FileExistsError, rf"another listener .*\(pid {os.getpid()}\); use another"):
+        with self.assertRaisesRegex(
+            FileExistsError, rf"another listener .*\(pid {os.getpid()}\); use another"
+        ):
             connection.Listener(self.name)
         listener.close()
         with self.both(), self.assertRaisesRegex(FileExistsError, rf"a sender already \(pid {os.getpid()}\)"):
@@ -829,7 +839,11 @@ for thread in threads: thread.join()
     def test_a_client_that_stops_holds_nobody_up(self):
         listener = self.listener()
         # One in the middle of coming, one in the middle of a long message.
-        for step in ("stop_before(states, 'attach')", "stop_after(states, 'enter')", "stop_after(states, 'attach')"):
+        for step in (
+            "stop_before(states, 'attach')",
+            "stop_after(states, 'enter')",
+            "stop_after(states, 'attach')",
+        ):
             accepting = Background(listener.accept) if "after(states, 'attach" in step else None
             child = self.child(f"{step}; connection.Client(name)")
             self.assertEqual(child.line(), "there")
@@ -851,7 +865,7 @@ for thread in threads: thread.join()
 
 
     def slow_clients(self):
-        """Clients that stop on the way until they are fed, as many as the board of a listener has room for."""
+        """Clients that stop on the way until they are fed: as many as a listener's board has room for."""
         code = """
 attach = states.attach
 def slow(*arguments):
@@ -1001,7 +1015,9 @@ class Kills(ConnectionTest):
             self.assertEqual(os.listdir(self.memory), [])
 
     def test_a_listener_with_a_client_that_is_accepted_and_one_that_is_not(self):
-        child = self.child("l = connection.Listener(name); c = l.accept(); c.send(1); say('there'); sys.stdin.read()")
+        child = self.child(
+            "l = connection.Listener(name); c = l.accept(); c.send(1); say('there'); sys.stdin.read()"
+        )
         clients = [connection.Client(self.name, timeout=DEADLINE) for _ in range(2)]
         self.assertEqual(child.line(), "there")
         child.kill()
@@ -1043,7 +1059,11 @@ class Kills(ConnectionTest):
                 self.assertEqual(os.listdir(self.memory), [])
 
     def test_one_that_has_closed(self):
-        for step in ("stop_after(states, 'finish')", "stop_after(states, 'leave')", "stop_before(pairing.Pair, 'leave')"):
+        for step in (
+            "stop_after(states, 'finish')",
+            "stop_after(states, 'leave')",
+            "stop_before(pairing.Pair, 'leave')",
+        ):
             with self.subTest(step):
                 listener = self.listener()
                 child = self.client(f"c.send(1); {step}; c.close()")
@@ -1232,7 +1252,8 @@ class Forks(ConnectionTest):
         """Run it in a forked child; its result, or error, as text."""
         reader, writer = os.pipe()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside other threads, which is tested
+            # Of a fork beside other threads, which is tested.
+            warnings.simplefilter("ignore", DeprecationWarning)
             child = os.fork()
         if not child:
             try:
@@ -1270,7 +1291,9 @@ class Forks(ConnectionTest):
     def test_a_listener_stays_the_parents(self):
         listener = self.listener()
         self.assertRegex(self.in_child(listener.accept), "OSError.*forked")
-        self.assertEqual(self.in_child(lambda: connection.Client(self.name, timeout=DEADLINE).send("hello")), "None")
+        self.assertEqual(
+            self.in_child(lambda: connection.Client(self.name, timeout=DEADLINE).send("hello")), "None"
+        )
         self.assertEqual(self.accepted(listener).recv(), "hello")
 
     def test_a_listener_in_which_a_thread_waits_stays_the_parents(self):

@@ -89,7 +89,9 @@ class Complete(unittest.TestCase):
 
     @unittest.skipIf(MISSING, MISSING)
     def test_what_is_left_out_exists(self):
-        self.assertLessEqual(set(" ".join(LEFT_OUT.values()).split()) - _matched, {"Listener.test_empty_authkey"})
+        self.assertLessEqual(
+            set(" ".join(LEFT_OUT.values()).split()) - _matched, {"Listener.test_empty_authkey"}
+        )
 
     @unittest.skipIf(MISSING, MISSING)
     def test_most_are_run(self):

@@ -118,7 +118,9 @@ class Matrix(ChannelTest):
                     sender = mmapipc.Sender(
                         self.name, capacity=CAPACITY, timeout=DEADLINE, persist=persist, file=file
                     )
-                    child = self.python(f"r = mmapipc.Receiver(name, file={file!r})\n{code}\n", stdin=subprocess.PIPE)
+                    child = self.python(
+                        f"r = mmapipc.Receiver(name, file={file!r})\n{code}\n", stdin=subprocess.PIPE
+                    )
                     sent = noise(CAPACITY)
                     sender.write(sent)
                     self.assertEqual(child.line(), "there")
@@ -264,7 +266,8 @@ class Asleep(WaysTest):
         for way in SENDING:
             with self.subTest(way):
                 child = self.python(
-                    "end = mmapipc.Receiver(name); end.peek(4); say('up'); sys.stdin.read()", stdin=subprocess.PIPE
+                    "end = mmapipc.Receiver(name); end.peek(4); say('up'); sys.stdin.read()",
+                    stdin=subprocess.PIPE,
                 )
                 end = mmapipc.Sender(self.name, capacity=4, timeout=DEADLINE)
                 end.write(b"abcd")

@@ -35,7 +35,9 @@ class Examples(ChannelTest):
         super().setUp()
         before = os.environ.get("PYTHONPATH")
         os.environ["PYTHONPATH"] = str(Path(mmapipc.__file__).resolve().parent.parent)
-        self.addCleanup(lambda: os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before))
+        self.addCleanup(
+            lambda: os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)
+        )
 
     def test_all_are_here_and_short(self) -> None:
         self.assertEqual(len(re.findall("^```python$", TEXT, re.MULTILINE)), len(PROGRAMS))

@@ -200,7 +200,9 @@ class Files(FileChannelTest):
     def test_the_end_comes_also_to_the_successor_of_who_had_every_byte(self):
         with self.sender() as sender:
             sender.write(b"abc")
-        child = self.python(f"r = mmapipc.Receiver(name, file={self.path!r}); say(r.read(3)); sys.stdin.read()\n", stdin=-1)
+        child = self.python(
+            f"r = mmapipc.Receiver(name, file={self.path!r}); say(r.read(3)); sys.stdin.read()\n", stdin=-1
+        )
         self.assertEqual(child.line(), "b'abc'")
         child.kill()
         self.assertEqual(self.drain(), b"")
@@ -329,7 +331,9 @@ class Inspect(FileChannelTest):
         with self.sender(capacity=100) as sender:
             sender.write(b"hello")
             facts = self.facts()
-            self.assertEqual((facts["location"], facts["status"], facts["written"]), (self.path, "no receiver", 5))
+            self.assertEqual(
+                (facts["location"], facts["status"], facts["written"]), (self.path, "no receiver", 5)
+            )
             self.assertEqual((facts["sender"]["pid"], facts["sender"]["claimed"]), (os.getpid(), True))
         before = Path(self.path).read_bytes()
         facts = self.facts()

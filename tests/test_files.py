@@ -101,7 +101,9 @@ class Modes(FileTest):
     def test_the_classes_take_what_those_of_io_take(self) -> None:
         with self.both() as (sender, receiver):
             writer = files.TextSender(files.BufferedSender(raw=sender, buffer_size=10), line_buffering=True)
-            reader = files.TextReceiver(files.BufferedReceiver(raw=receiver, buffer_size=10), write_through=True)
+            reader = files.TextReceiver(
+                files.BufferedReceiver(raw=receiver, buffer_size=10), write_through=True
+            )
             writer.write("a line\n")
             self.assertEqual(reader.readline(), "a line\n")
             writer.abort()
@@ -139,7 +141,9 @@ class Moving(FileTest):
                 reader.close()
 
     def test_lines(self) -> None:
-        lines = [noise(size).replace(b"\n", b" ") + b"\n" for size in range(300)] + [b"the last one has no end"]
+        lines = [noise(size).replace(b"\n", b" ") + b"\n" for size in range(300)] + [
+            b"the last one has no end"
+        ]
         writer, reader = self.pair(capacity=64)
         producing = Background(lambda: (writer.writelines(lines), writer.close()))
         self.assertEqual(next(reader), lines[0])

@@ -32,7 +32,12 @@ class GuardTest(TagTest):
     def kinds(self) -> Iterator[tuple[Mapping, dict[str, object]]]:
         """Memory by name, by tagname and of a file; and how to open it."""
         path = self.file(bytes(100))
-        for how in ({"name": self.name}, {"tagname": self.tag}, {"file": path}, {"name": self.name, "file": path}):
+        for how in (
+            {"name": self.name},
+            {"tagname": self.tag},
+            {"file": path},
+            {"name": self.name, "file": path},
+        ):
             with Mapping(size=100, **how) as made:
                 yield made, how
                 if "tagname" in how:
@@ -89,7 +94,10 @@ m.close()
             for timeout in (0, 0.05):
                 who = "somebody else" if WINDOWS else f"pid {child.pid}"
                 words = (f"{who} still has the lock", f" {timeout} s")
-                with self.refused(mmapipc.ChannelTimeout, *words, about=made._label), made.lock(timeout=timeout):
+                with (
+                    self.refused(mmapipc.ChannelTimeout, *words, about=made._label),
+                    made.lock(timeout=timeout),
+                ):
                     self.fail("two have it")
             with Mapping(**how, create=False, access="read") as reader:
                 self.assertTrue(self.is_locked(reader))
@@ -137,7 +145,9 @@ m.close()
                 for again in (made.lock(), made.lock(timeout=0), other.lock(), guard):
                     with self.refused(mmapipc.AlreadyLocked, "this thread", about=made._label), again:
                         self.fail("twice")
-                child = self.locking(how, "try: m.lock(timeout=0).__enter__()\nexcept TimeoutError: say('locked')")
+                child = self.locking(
+                    how, "try: m.lock(timeout=0).__enter__()\nexcept TimeoutError: say('locked')"
+                )
                 self.assertEqual(child.line(), "locked")  # still
                 self.assertEqual(child.end()[0], 0)
             self.assertFalse(self.is_locked(made))
@@ -158,7 +168,12 @@ m.close()
     def test_each_memory_has_its_own(self) -> None:
         with Mapping(self.name, 100) as named, Mapping(tagname=self.tag, size=100) as tagged:
             with Mapping(file=self.file(bytes(100))) as of_file, Mapping(size=100) as another:
-                with named.lock(timeout=0), tagged.lock(timeout=0), of_file.lock(timeout=0), another.lock(timeout=0):
+                with (
+                    named.lock(timeout=0),
+                    tagged.lock(timeout=0),
+                    of_file.lock(timeout=0),
+                    another.lock(timeout=0),
+                ):
                     pass
             tagged.unlink()
 
@@ -357,7 +372,10 @@ with mmapipc.Mapping(tagname=tag, access='read', create=False) as m:
 
     def test_there_is_no_mutex_with_a_tagname(self) -> None:
         with Mapping(self.name, 10) as made:
-            with self.refused(mmapipc.InvalidName, "Windows", about="SM_Mutex"), made.lock(tagname="SM_Mutex"):
+            with (
+                self.refused(mmapipc.InvalidName, "Windows", about="SM_Mutex"),
+                made.lock(tagname="SM_Mutex"),
+            ):
                 pass
 
     def test_the_mark_cannot_be_made(self) -> None:
@@ -392,7 +410,8 @@ kernel = ctypes.WinDLL('kernel32'); kernel.CreateMutexW.restype = kernel.OpenMut
 
     def test_of_another_program(self) -> None:
         child = self.foreign_mutex(
-            "h = ctypes.c_void_p(kernel.CreateMutexW(None, True, mutex)); say('there'); sys.stdin.readline()\n"
+            "h = ctypes.c_void_p(kernel.CreateMutexW(None, True, mutex))\n"
+            "say('there'); sys.stdin.readline()\n"
             "kernel.ReleaseMutex(h); say('released'); sys.stdin.readline()\n"
             "say(kernel.WaitForSingleObject(h, 0)); sys.stdin.read()"
         )
@@ -445,7 +464,11 @@ kernel = ctypes.WinDLL('kernel32'); kernel.CreateMutexW.restype = kernel.OpenMut
         kernel = ctypes.WinDLL("kernel32")
         kernel.CreateMutexW.restype = ctypes.c_void_p
         with Mapping(self.name, 10) as made:
-            for rights, error in (("0x100001", None), ("0x100000", mmapipc.FileRefused), ("0", mmapipc.FileRefused)):
+            for rights, error in (
+                ("0x100001", None),
+                ("0x100000", mmapipc.FileRefused),
+                ("0", mmapipc.FileRefused),
+            ):
                 with self.security(rights) as security:
                     handle = ctypes.c_void_p(kernel.CreateMutexW(security, False, self.mutex))
                     try:

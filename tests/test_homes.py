@@ -175,7 +175,10 @@ for line in sys.stdin:
 
         def take_and_send() -> bytes:
             taken = b""
-            with contextlib.suppress(mmapipc.RoleTaken, mmapipc.ChannelTimeout), self.receiver(timeout=0) as receiver:
+            with (
+                contextlib.suppress(mmapipc.RoleTaken, mmapipc.ChannelTimeout),
+                self.receiver(timeout=0) as receiver,
+            ):
                 taken = receiver.read()
             with contextlib.suppress(mmapipc.ChannelTimeout, mmapipc.Undelivered):
                 with mmapipc.Sender(self.name, capacity=50, timeout=0, file=self.path) as sender:
@@ -404,7 +407,9 @@ class Others(HomesTest):
                 for end in (self.sender, self.receiver):
                     with self.assertRaises(mmapipc.LayoutError) as caught:
                         end(timeout=0) if end == self.receiver else end()
-                    self.assertRegex(str(caught.exception), rf"^{self.name}: \S*ring is a file of another kind")
+                    self.assertRegex(
+                        str(caught.exception), rf"^{self.name}: \S*ring is a file of another kind"
+                    )
                 self.assertEqual(self.content(), content)
         code, _, err = self.send("--file", self.path, self.file(b"new")).end()
         self.assertEqual(code, 1)
@@ -434,7 +439,9 @@ class Removed(HomesTest):
                 child.end_input()
                 code, out, err = child.end()
                 self.assertEqual((code, out), (1, b""), err)
-                self.assertRegex(err, f"mmapipc: {self.name}: .*removed or replaced while the stream was in it")
+                self.assertRegex(
+                    err, f"mmapipc: {self.name}: .*removed or replaced while the stream was in it"
+                )
                 self.clear()
 
     @unittest.skipIf(WINDOWS, "POSIX only: a file that is open can be removed")
@@ -497,7 +504,10 @@ class Removed(HomesTest):
 
 class Killed(HomesTest):
     def test_nothing_but_the_file_is_left(self) -> None:
-        sends = f"s = mmapipc.Sender(name, capacity=100, file={self.path!r}); s.write(b'abc'); say('up'); sys.stdin.read()"
+        sends = (
+            f"s = mmapipc.Sender(name, capacity=100, file={self.path!r}); s.write(b'abc')\n"
+            "say('up'); sys.stdin.read()"
+        )
         reads = f"r = mmapipc.Receiver(name, file={self.path!r}); say(r.read(1)); sys.stdin.read()"
         for _ in range(2):
             sender = self.python(sends, stdin=subprocess.PIPE)

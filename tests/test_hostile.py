@@ -1,7 +1,7 @@
 """What is in the memory may be anything: no lie in it does more than end the stream.
 
-Every header here is made from a seed, which a failure names; MMAPIPC_SEED in the environment takes one instead of
-a new one.  `tests/soak.py` tries more.
+Every header here is made from a seed, which a failure names; MMAPIPC_SEED in the environment takes one
+instead of a new one.  `tests/soak.py` tries more.
 """
 
 from __future__ import annotations
@@ -69,7 +69,10 @@ def good_header(chance: random.Random, capacity: int) -> Changes:
         (layout.WRITE_SEQ, write),
         (layout.READ_SEQ, max(read, write - capacity)),
         (layout.SENDER_STATE, chance.choice((layout.OPEN, layout.OPEN, layout.FINISHED, layout.ABORTED))),
-        (layout.RECEIVER_STATE, chance.choice((layout.ABSENT, layout.ABSENT, layout.OPEN, layout.CLOSED, layout.ABORTED))),
+        (
+            layout.RECEIVER_STATE,
+            chance.choice((layout.ABSENT, layout.ABSENT, layout.OPEN, layout.CLOSED, layout.ABORTED)),
+        ),
     ]
 
 
@@ -97,7 +100,9 @@ def bad_header(chance: random.Random, capacity: int) -> Changes:
     elif kind == 3:
         changes.append((layout.WRITE_SEQ, min(2**64 - 1, read + capacity + chance.randint(0, 3))))
     elif kind == 4:  # the capacity is another's
-        changes.append((layout.CAPACITY, chance.choice((capacity - 1, capacity + 1, 2 * capacity, 2**62, 1 << 40))))
+        changes.append(
+            (layout.CAPACITY, chance.choice((capacity - 1, capacity + 1, 2 * capacity, 2**62, 1 << 40)))
+        )
     elif kind == 5:
         changes.append((layout.MAGIC, chance.choice((0, OLDER, NEWER, chance.getrandbits(64)))))
     elif kind == 6:  # half written, in any order
@@ -178,7 +183,8 @@ class Memory:
     def check(self, own: tuple[int, ...], data_too: bool) -> None:
         """Nothing was stored but in these words of the header and, perhaps, the ring."""
         size = len(self.GUARD)
-        assert self._whole.startswith(self.GUARD) and self._whole.endswith(self.GUARD), "stored outside the memory"
+        edges = (self._whole[:size], self._whole[-size:])
+        assert edges == (self.GUARD, self.GUARD), "stored outside the memory"
         assert len(self._whole) == 2 * size + layout.HEADER_SIZE + self.capacity
         if not data_too:
             assert self.data == self._content, "the reader stored into the ring"
@@ -543,12 +549,20 @@ class NamedMemory(Seeded, ChannelTest):
             with self.header(capacity, changes):
                 with self.both(capacity=capacity, timeout=0, persist=persist) as (sender, receiver):
                     memory = system.open_existing(system.place(self.name))
-                    with memory.map(layout.HEADER_SIZE) as page, memoryview(page) as octets, octets.cast("Q") as words:
+                    with (
+                        memory.map(layout.HEADER_SIZE) as page,
+                        memoryview(page) as octets,
+                        octets.cast("Q") as words,
+                    ):
                         memory.close()
                         sender.write(b"abc"[:capacity])
                         for word, value in changes:
                             words[word] = value
-                        for end in (self.write_a_little, sender), (self.read_a_little, receiver), (self.close, sender):
+                        for end in (
+                            (self.write_a_little, sender),
+                            (self.read_a_little, receiver),
+                            (self.close, sender),
+                        ):
                             try:
                                 end[0](end[1])
                                 noticed[False] += 1
@@ -573,7 +587,8 @@ for line in sys.stdin:
         say('there')
         for _ in range(2000):
             word = chance.choice({FIELDS})
-            words[word] = chance.choice((words[word] + chance.randint(0, 2), words[word], *range(5), 2**63)) % 2**64
+            value = words[word]
+            words[word] = chance.choice((value + chance.randint(0, 2), value, *range(5), 2**63)) % 2**64
     say('gone')
 """
         peer = self.python(code, str(SEED), stdin=subprocess.PIPE)
@@ -710,7 +725,9 @@ class Files(ChannelTest):
                     kind(self.name, timeout=0)
                 self.assertIn(f"{place} {words}", str(caught.exception))
 
-    @unittest.skipUnless(hasattr(os, "geteuid") and os.geteuid() == 0, "POSIX only, as root: a file of another user")
+    @unittest.skipUnless(
+        hasattr(os, "geteuid") and os.geteuid() == 0, "POSIX only, as root: a file of another user"
+    )
     def test_what_belongs_to_root_is_refused_to_others(self):
         place = self.put(b"")
         theirs = place.replace(f".{os.geteuid()}.", ".65534.")

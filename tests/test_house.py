@@ -47,7 +47,8 @@ def imported(name: str, tree: ast.Module) -> Iterator[str]:
                     # A name that is no room is one of the package's face.
                     room = [*base, alias.name]
                     path = PACKAGE.joinpath(*room)
-                    yield ".".join(room if path.is_dir() or path.with_suffix(".py").exists() else base) or "__init__"
+                    is_room = path.is_dir() or path.with_suffix(".py").exists()
+                    yield ".".join(room if is_room else base) or "__init__"
 
 
 def floor(room: str) -> int:
@@ -83,7 +84,8 @@ class House(unittest.TestCase):
             if name.startswith("_ring."):
                 for node in ast.walk(tree):
                     if isinstance(node, ast.Import):
-                        wanted = {alias.name for alias in node.names} - {"sys", "zlib", "contextlib", "enum", "_thread"}
+                        wanted = {alias.name for alias in node.names}
+                        wanted -= {"sys", "zlib", "contextlib", "enum", "_thread"}
                         self.assertFalse(wanted, name)
 
     def test_only_states_stores_a_state(self):
@@ -95,7 +97,9 @@ class House(unittest.TestCase):
                     for part in ast.walk(target):
                         if isinstance(part, ast.Subscript):
                             word = part.slice
-                            if (word.attr if isinstance(word, ast.Attribute) else getattr(word, "id", "")) in STATES:
+                            if (
+                                word.attr if isinstance(word, ast.Attribute) else getattr(word, "id", "")
+                            ) in STATES:
                                 storing.add(name)
         self.assertEqual(storing, {"_ring.states"})
 
@@ -114,13 +118,21 @@ class House(unittest.TestCase):
                 for node in ast.walk(tree):
                     if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
                         asked = f"{node.value.id}.{node.attr}"
-                        self.assertNotIn(asked, ("sys.platform", "os.name", "os.uname"), f"{name}:{node.lineno}")
+                        systems = ("sys.platform", "os.name", "os.uname")
+                        self.assertNotIn(asked, systems, f"{name}:{node.lineno}")
                     if isinstance(node, ast.Import):
                         self.assertNotIn("platform", [alias.name for alias in node.names], name)
 
     def test_what_users_do_not_import_begins_with_an_underscore(self):
-        public = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+        public = {
+            path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
+        }
         rooms = {name for name in public if not name.startswith("_")}
         self.assertEqual(
             rooms, {"aio", "channel", "connection", "errors", "files", "inspection", "mapping", "waiting"}
         )
+
+    def test_no_line_has_more_than_110_characters(self):
+        for path in (*PACKAGE.rglob("*.py"), *Path(__file__).parent.glob("*.py")):
+            for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+                self.assertLessEqual(len(line), 110, f"{path.name}:{number}")

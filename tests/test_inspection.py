@@ -192,7 +192,9 @@ class Inspect(InspectionTest):
         facts = self.facts()
         self.assertEqual(facts["status"], "no receiver")
         self.assertTrue(facts["persistent"])
-        self.assertEqual(facts["receiver"], {"state": "absent", "pid": None, "claimed": False, "waiting": None})
+        self.assertEqual(
+            facts["receiver"], {"state": "absent", "pid": None, "claimed": False, "waiting": None}
+        )
         receiver = self.child(READS, "300")
         receiver.kill()
         facts = self.facts()
@@ -204,7 +206,9 @@ class Inspect(InspectionTest):
             # On Windows the process may have ended a moment before its mutex goes.
             eventually(lambda: self.facts()["status"] == "draining", "the claim falls with the sender")
             facts = self.facts()
-            self.assertEqual(facts["sender"], {"state": "died", "pid": sender.pid, "claimed": False, "waiting": None})
+            self.assertEqual(
+                facts["sender"], {"state": "died", "pid": sender.pid, "claimed": False, "waiting": None}
+            )
             self.assertEqual((facts["written"], facts["read"]), (1000, 300))
             text = self.shown("inspect", self.name)
             self.assertIn(f"sender    died, pid {sender.pid}\n", text)
@@ -223,7 +227,9 @@ class Inspect(InspectionTest):
         self.assertEqual(waiting.line(), "claimed")
         facts = self.facts()
         self.assertEqual(facts["status"], "no sender")
-        self.assertEqual(facts["receiver"], {"state": "absent", "pid": None, "claimed": False, "waiting": waiting.pid})
+        self.assertEqual(
+            facts["receiver"], {"state": "absent", "pid": None, "claimed": False, "waiting": waiting.pid}
+        )
         self.assertIsNone(facts["capacity"])
         self.assertIn(f"receiver  absent, pid {waiting.pid} waits\n", self.shown("inspect", self.name))
         self.assertRegex(self.shown("list", self.name), rf"  no sender +- +{waiting.pid} +- +-\n")
@@ -255,7 +261,8 @@ class Inspect(InspectionTest):
         )
         loaded = self.python(code).line()
         self.assertIn("mmapipc.channel", loaded)
-        for room in ("inspection", "_cli.looking", "_cli.display", "_cli.terminal", "_cli.progress", "_cli.naming"):
+        of_the_command = ("looking", "display", "terminal", "progress", "naming")
+        for room in ("inspection", *(f"_cli.{name}" for name in of_the_command)):
             self.assertNotIn(f"mmapipc.{room}", loaded)
 
 
@@ -476,7 +483,10 @@ class Watch(InspectionTest):
     def test_lines_until_the_end(self):
         sender = self.send("--capacity", "64KiB", stdin=subprocess.PIPE)
         receiver = self.receive("-o", os.devnull)
-        eventually(lambda: system.channel_roles(system.place(self.name)).holder(names.RECEIVER), "the receiver is there")
+        eventually(
+            lambda: system.channel_roles(system.place(self.name)).holder(names.RECEIVER),
+            "the receiver is there",
+        )
         sender.feed(noise(100_000))
         eventually(lambda: self._exists(), "the sender is there")
         watchers = [self.mmapipc("inspect", "--watch", *more, self.name) for more in ((), ("--json",))]
@@ -503,7 +513,8 @@ class Watch(InspectionTest):
             self.assertNotIn(b"\x1b", out)
             self.assertNotIn(b"\r", out.replace(b"\r\n", b"\n"))
             rest.append(out.decode().splitlines())
-        shape = rf"^{self.name}: [a-z ]+, \d+ bytes written, \d+ read, \d+ in flight \([0-9.]+ %\), [0-9.]+ [KMGiB]+/s$"
+        counts = r"\d+ bytes written, \d+ read, \d+ in flight \([0-9.]+ %\)"
+        shape = rf"^{self.name}: [a-z ]+, {counts}, [0-9.]+ [KMGiB]+/s$"
         for line in (first[0], second, *rest[0]):
             self.assertRegex(line, shape)
         ended = f"{self.name}: ended, {total} bytes written, {total} read, 0 in flight"
@@ -531,7 +542,10 @@ class Watch(InspectionTest):
 
     def test_from_a_receiver_that_waits_to_the_end(self):
         waiting = self.receive()
-        eventually(lambda: system.channel_roles(system.place(self.name)).holder(names.RECEIVER), "the receiver is there")
+        eventually(
+            lambda: system.channel_roles(system.place(self.name)).holder(names.RECEIVER),
+            "the receiver is there",
+        )
         watcher = self.mmapipc("inspect", "--watch", self.name)
         self.assertEqual(watcher.line(), f"{self.name}: no sender")
         with mmapipc.Sender(self.name, timeout=DEADLINE) as sender:
@@ -611,7 +625,8 @@ class OnATerminal(TerminalTest):
                 self.resize(columns, rows)
                 # It leaves nothing of the larger pictures behind.
                 deadline = time.perf_counter() + DEADLINE
-                while len(terminal.lines) != min(12, rows - 1) + 1 or len(terminal.lines[-2]) != min(columns - 1, 60):
+                height, width = min(12, rows - 1) + 1, min(columns - 1, 60)
+                while len(terminal.lines) != height or len(terminal.lines[-2]) != width:
                     self.assertLess(time.perf_counter(), deadline, terminal.lines)
                     terminal.write(self.read())
             child.kill()
@@ -689,7 +704,8 @@ class Pictures(unittest.TestCase):
 
     def test_human_sizes(self):
         for size, text in (
-            (0, "0 B"), (999, "999 B"), (1000, "1.0 KiB"), (1536, "1.5 KiB"), (2**30, "1.0 GiB"), (2**60, "1024.0 PiB"),
+            *((0, "0 B"), (999, "999 B"), (1000, "1.0 KiB"), (1536, "1.5 KiB")),
+            *((2**30, "1.0 GiB"), (2**60, "1024.0 PiB")),
         ):
             self.assertEqual(human(size), text)
 
@@ -711,7 +727,12 @@ class List(InspectionTest):
             self.assertEqual([entry["name"] for entry in json.loads(self.shown("list", "--json"))], names)
             self.assertEqual(self.shown("list", self.name).count("\n"), 2)
             # Not ours: another user's, and what no name is encoded as.
-            for entry in ("mmapipc.99999.x", "mmapipc.x", f"mmapipc.{os.geteuid()}.a b", f"mmapipc.{os.geteuid()}.%FF"):
+            for entry in (
+                "mmapipc.99999.x",
+                "mmapipc.x",
+                f"mmapipc.{os.geteuid()}.a b",
+                f"mmapipc.{os.geteuid()}.%FF",
+            ):
                 path = self.memory / entry
                 path.touch(0o600)
                 self.assertEqual(len(self.shown("list").splitlines()), 1 + len(names), entry)
@@ -795,16 +816,26 @@ class List(InspectionTest):
 
     def test_it_fits_the_terminal(self):
         stream = inspection.Stream(1 << 20, 7, False, 3 << 30, (3 << 30) - 1000)
-        side, nobody = inspection.Side("open", 4194304, True, None), inspection.Side("absent", None, False, None)
+        side, nobody = (
+            inspection.Side("open", 4194304, True, None),
+            inspection.Side("absent", None, False, None),
+        )
         names = ("x", "日本語" * 20, "a-rather-long-name", "y" * 100)
         found = [(name, inspection.ChannelInfo(name, "", stream, side, nobody, True)) for name in names]
-        found.append(("broken", mmapipc.LayoutError("broken: is damaged in a way that takes many words to say")))
+        found.append(
+            ("broken", mmapipc.LayoutError("broken: is damaged in a way that takes many words to say"))
+        )
         for columns, headings in (
-            (79, "NAME STATUS SENDER RECEIVER PASSED FILL"), (39, "NAME STATUS PASSED"), (12, "NAME STATUS"), (1, ""),
+            (79, "NAME STATUS SENDER RECEIVER PASSED FILL"),
+            (39, "NAME STATUS PASSED"),
+            (12, "NAME STATUS"),
+            (1, ""),
         ):
             lines = display.table(found, columns)
             self.assertEqual(len(lines), 6)
-            self.assertEqual(lines[0].split()[: len(headings.split())], headings.split()[: len(lines[0].split())])
+            self.assertEqual(
+                lines[0].split()[: len(headings.split())], headings.split()[: len(lines[0].split())]
+            )
             for line in lines:
                 self.assertLessEqual(width(line), columns)
             if columns > 30:
@@ -846,7 +877,10 @@ class Remove(InspectionTest):
     def test_what_is_not_ours_does_not_keep_the_rest(self):
         # As another user can leave it where everybody may make files; or it is nobody's channel.
         location = system.place(self.name).location
-        for foreign, ours in ((system.place(self.name).of("roles"), location), (location, system.place(self.name).of("roles"))):
+        for foreign, ours in (
+            (system.place(self.name).of("roles"), location),
+            (location, system.place(self.name).of("roles")),
+        ):
             for how in ("another user", "open to other users", "not a regular file"):
                 with self.subTest(foreign=foreign, how=how):
                     if how == "another user" and os.geteuid() != 0:
@@ -908,7 +942,11 @@ class Hostile(InspectionTest):
         place = system.place(self.name)
         memory = system.create(place, layout.HEADER_SIZE + capacity)
         try:
-            with memory.map(layout.HEADER_SIZE) as page, memoryview(page) as octets, octets.cast("Q") as words:
+            with (
+                memory.map(layout.HEADER_SIZE) as page,
+                memoryview(page) as octets,
+                octets.cast("Q") as words,
+            ):
                 states.begin(words, layout.Header(capacity, 7, False), os.getpid(), lambda: None)
                 yield words
         finally:
@@ -921,7 +959,9 @@ class Hostile(InspectionTest):
         refused = shown = 0
         for capacity in CAPACITIES:
             headers = [*targeted_headers(capacity)]
-            headers = chance.sample(headers, 200) + [bad_header(chance, capacity) for _ in range(HEADERS // 125)]
+            headers = chance.sample(headers, 200) + [
+                bad_header(chance, capacity) for _ in range(HEADERS // 125)
+            ]
             with self.channel(capacity) as words:
                 good = words.tolist()
                 for changes in headers:

@@ -1,4 +1,4 @@
-"""The bytes of the header: what is refused, which file of a user's is a ring, and what LAYOUT.md says of them."""
+"""The header's bytes: what is refused, which file of a user's is a ring, and what LAYOUT.md says of them."""
 
 import os
 import re

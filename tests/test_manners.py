@@ -115,7 +115,9 @@ class Digests(ChannelTest):
         sender = self.send("--persist", "--hash", "sha256", stdin=subprocess.PIPE)
         receiver = self.receive("-o", target, "--resume")
         sender.feed(sent[:60_000])
-        eventually(lambda: os.path.exists(target) and os.path.getsize(target) == 60_000, "the first part is there")
+        eventually(
+            lambda: os.path.exists(target) and os.path.getsize(target) == 60_000, "the first part is there"
+        )
         receiver.kill()
         sender.feed(sent[60_000:])
         sender.end_input()
@@ -160,7 +162,9 @@ class Digests(ChannelTest):
             child = self.receive("-o", fifo, "--hash", "md5")
             self.assertEqual(Path(fifo).read_bytes(), b"456789")
             code, out, err = child.end()
-            self.assertEqual((code, out, err), (0, f"{hashlib.md5(b'456789').hexdigest()}  {fifo}\n".encode(), ""))
+            self.assertEqual(
+                (code, out, err), (0, f"{hashlib.md5(b'456789').hexdigest()}  {fifo}\n".encode(), "")
+            )
 
     @unittest.skipIf(WINDOWS, "POSIX only: a shell that closes standard streams")
     def test_nowhere_to_print_it(self):
@@ -168,7 +172,9 @@ class Digests(ChannelTest):
             arguments = [*MMAPIPC, *command.split(), self.name, "--hash", "md5"]
             code, out, err = self.start(["sh", "-c", f'exec "$@" {closed}', "sh", *arguments]).end()
             self.assertEqual((code, out), (1, b""))
-            self.assertEqual(err, "" if closed == "2>&-" else f"mmapipc: {self.name}: standard output: is closed\n")
+            self.assertEqual(
+                err, "" if closed == "2>&-" else f"mmapipc: {self.name}: standard output: is closed\n"
+            )
 
     def test_no_digest_of_what_is_not_whole(self):
         sender = self.send("--hash", "sha256", stdin=subprocess.PIPE)
@@ -190,7 +196,9 @@ class Digests(ChannelTest):
         with open(path, "wb") as file:
             file.write(b"data")
         receiver = self.receive()
-        sender = self.start([*map(os.fsencode, MMAPIPC), b"send", self.name.encode(), b"--hash", b"md5", path])
+        sender = self.start(
+            [*map(os.fsencode, MMAPIPC), b"send", self.name.encode(), b"--hash", b"md5", path]
+        )
         digest = hashlib.md5(b"data").hexdigest().encode()
         self.assertEqual(sender.end(), (0, digest + b"  " + path + b"\n", ""))
         self.assertEqual(receiver.end(), (0, b"data", ""))
@@ -199,7 +207,9 @@ class Digests(ChannelTest):
         for algorithm in ("sha257", "shake_128", ""):
             code, out, err = self.send("--hash", algorithm).end()
             self.assertEqual((code, out), (2, b""))
-            self.assertRegex(err, r"\Ammapipc send: argument --hash: .* is not a hash that this Python has [^\n]*\n\Z")
+            self.assertRegex(
+                err, r"\Ammapipc send: argument --hash: .* is not a hash that this Python has [^\n]*\n\Z"
+            )
 
 
 class Quietly(ChannelTest):
@@ -263,7 +273,9 @@ class Quietly(ChannelTest):
         self.assertEqual(receiver.end(), (0, b"ome", ""))
         self.assertEqual(sender.end(), (0, b"", ""))
         code, _, err = self.receive("-q", "--timeout", "0").end()
-        self.assertEqual((code, err), (4, f"mmapipc: {self.name}: no sender came within 0 s; start one or wait longer\n"))
+        self.assertEqual(
+            (code, err), (4, f"mmapipc: {self.name}: no sender came within 0 s; start one or wait longer\n")
+        )
 
     def test_a_fault_of_ours_is_one_line_too(self):
         child = self.python(
@@ -286,7 +298,9 @@ class Quietly(ChannelTest):
         os.set_blocking(writing, True)
         for options in ([], ["--progress"]):
             with mmapipc.Sender(self.name, timeout=DEADLINE, persist=True) as sender:
-                child = subprocess.Popen([*MMAPIPC, "receive", self.name, *options], stderr=writing, stdout=subprocess.DEVNULL)
+                child = subprocess.Popen(
+                    [*MMAPIPC, "receive", self.name, *options], stderr=writing, stdout=subprocess.DEVNULL
+                )
                 self.addCleanup(child.kill)
                 sender.write(b"x")
                 eventually(lambda: not sender.in_flight, "it receives")
@@ -299,14 +313,22 @@ class Quietly(ChannelTest):
         os.close(writing)
 
     def test_names_that_cannot_be(self):
-        for name, told in (("", r"\(no name\): the name must have[^\n]*"), ("x" * 300, r"x{3,50}\.\.\.: [^\n]*200[^\n]*")):
+        for name, told in (
+            ("", r"\(no name\): the name must have[^\n]*"),
+            ("x" * 300, r"x{3,50}\.\.\.: [^\n]*200[^\n]*"),
+        ):
             for command in ("send", "receive", "inspect", "remove", "list", "map"):
                 code, out, err = self.start([*MMAPIPC, command, name]).end()
                 self.assertEqual((code, out), (2, b""))
                 self.assertRegex(err, rf"\Ammapipc: {told}\n\Z")
 
     def test_usage_is_one_line(self):
-        for arguments in (["send"], ["receive", "x", "--resume"], ["send", "x", "--nonsense"], ["send", "x", "-p", "-q"]):
+        for arguments in (
+            ["send"],
+            ["receive", "x", "--resume"],
+            ["send", "x", "--nonsense"],
+            ["send", "x", "-p", "-q"],
+        ):
             code, out, err = self.start([*MMAPIPC, *arguments]).end()
             self.assertEqual((code, out), (2, b""))
             command = " ".join(["mmapipc", *arguments[:1]])
@@ -435,7 +457,9 @@ class OnATerminal(TerminalTest):
             self.assertLess(max(map(len, lines)), columns)
 
     def test_a_size_that_is_given(self):
-        sender = self.on_terminal('2>"$0"', "send", self.name, "--progress", "--size", "20", stdin=subprocess.PIPE)
+        sender = self.on_terminal(
+            '2>"$0"', "send", self.name, "--progress", "--size", "20", stdin=subprocess.PIPE
+        )
         with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
             sender.feed(b"hello")
             receiver.read(5)
@@ -476,7 +500,8 @@ class OnATerminal(TerminalTest):
             receiver = self.on_terminal('>"$0" 2>"$0"', "receive", self.name)
             # The other cases have channels of like names.
             self.assertRegex(
-                self.until("\n"), rf"\Ammapipc: waiting for a sender on '{self.name}'( \(there is .*\))?\r\n\Z"
+                self.until("\n"),
+                rf"\Ammapipc: waiting for a sender on '{self.name}'( \(there is .*\))?\r\n\Z",
             )
             sender = self.send(stdin=subprocess.PIPE)
             sender.feed(b"hello\n")
@@ -520,7 +545,9 @@ class OnATerminal(TerminalTest):
                 has_it = rf"on '{self.name}' \(pid {os.getpid()} has it\)"
                 # One that draws its progress, and one that does not.
                 with mmapipc.Receiver(self.name, timeout=DEADLINE, file=file):
-                    receiver = self.on_terminal('2>"$0"', "receive", self.name, "--wait", "--progress", *where)
+                    receiver = self.on_terminal(
+                        '2>"$0"', "receive", self.name, "--wait", "--progress", *where
+                    )
                     self.until(rf"\rwaiting for the receiver's role {has_it}")
                     receiver.process.send_signal(signal.SIGINT)
                     self.assertEqual(receiver.end()[0], by_signal(signal.SIGINT))
@@ -545,7 +572,8 @@ class OnATerminal(TerminalTest):
             self.resize(columns)
             sent = noise(60_000)
             sender = self.on_terminal(
-                '2>"$0"', "send", self.name, self.file(sent), "--progress", "--limit-rate", "100kB", "-B", "9000"
+                *('2>"$0"', "send", self.name, self.file(sent)),
+                *("--progress", "--limit-rate", "100kB", "-B", "9000"),
             )
             text = self.until("waiting|\\.\\.\\.")
             with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
@@ -588,7 +616,9 @@ class OnATerminal(TerminalTest):
         self.assertEqual(child.end()[0], by_signal(signal.SIGTERM))
 
     def test_other_lines_do_not_run_into_it(self):
-        sender = self.on_terminal('2>"$0"', "send", self.name, "--persist", "--progress", stdin=subprocess.PIPE)
+        sender = self.on_terminal(
+            '2>"$0"', "send", self.name, "--persist", "--progress", stdin=subprocess.PIPE
+        )
         sender.feed(b"0123456789")
         text = self.until("waiting")
         with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
@@ -599,7 +629,9 @@ class OnATerminal(TerminalTest):
         sender.process.send_signal(signal.SIGINT)
         self.assertEqual(sender.end()[0], by_signal(signal.SIGINT))
         lines, _ = self.shown(self.until("interrupted\r\n", text))
-        self.assertEqual(lines[0], f"mmapipc: {self.name}: the receiver is gone; the stream goes on with the next")
+        self.assertEqual(
+            lines[0], f"mmapipc: {self.name}: the receiver is gone; the stream goes on with the next"
+        )
         self.assertRegex(lines[1], rf"\A{summary(self.name, 'sent', 5)}\Z")
         self.assertEqual(lines[2], f"mmapipc: {self.name}: interrupted")
 

@@ -46,18 +46,28 @@ class Looking(MapTest):
             (["--tagname", self.tag], self.tag, whole_pages(len(content))),
             ([self.name], self.name, whole_pages(len(content))),
         ):
-            with Mapping(self.name, len(content)) as named, Mapping(tagname=self.tag, size=len(content)) as tagged:
+            with (
+                Mapping(self.name, len(content)) as named,
+                Mapping(tagname=self.tag, size=len(content)) as tagged,
+            ):
                 named.buf[:] = tagged.buf[:] = content
                 lines = self.printed(*where).decode().splitlines()
                 self.assertRegex(lines[0], rf"^{re.escape(label)}: {size} bytes \(\d+\.\d KiB\)$")
                 self.assertEqual(lines[1], f"00000000  {'00 ' * 8} {'00 ' * 8} |{'.' * 16}|")
                 self.assertEqual(lines[2], "*")
-                self.assertEqual(lines[7][:60], "00000060  40 41 42 43 44 45 46 47  48 49 4a 4b 4c 4d 4e 4f  ")
+                self.assertEqual(
+                    lines[7][:60], "00000060  40 41 42 43 44 45 46 47  48 49 4a 4b 4c 4d 4e 4f  "
+                )
                 self.assertEqual(lines[7][60:], "|@ABCDEFGHIJKLMNO|")
                 self.assertEqual(lines[-1], "00000100")
                 lines = self.printed(*where, "--offset", "80", "--length", "0.01k").decode().splitlines()
-                self.assertEqual(lines[1:], ["00000050  30 31 32 33 34 35 36 37  38 39                    |0123456789|", "0000005a"])
-                self.assertEqual(self.printed(*where, "--length", "4KiB", "--lock").decode().splitlines()[-1], "00001000")
+                self.assertEqual(
+                    lines[1:],
+                    ["00000050  30 31 32 33 34 35 36 37  38 39                    |0123456789|", "0000005a"],
+                )
+                self.assertEqual(
+                    self.printed(*where, "--length", "4KiB", "--lock").decode().splitlines()[-1], "00001000"
+                )
                 tagged.unlink()
 
     def test_copying_out(self) -> None:
@@ -82,7 +92,8 @@ class Looking(MapTest):
     def test_looking_needs_the_right_to_read_only(self) -> None:
         with self.foreign(100, 0o400) as content:
             child = self.nobody(
-                "main(['map', '--tagname', tag, '--read']); sys.exit(main(['map', '--tagname', tag, '--write']))",
+                "where = ['map', '--tagname', tag]\n"
+                "main([*where, '--read']); sys.exit(main([*where, '--write']))",
                 "from mmapipc._cli import mapping\nfrom mmapipc._cli.main import main",
             )
             child.end_input()
@@ -119,7 +130,10 @@ class Storing(MapTest):
 
 class Making(MapTest):
     def test_it_is_there_until_the_end_of_input(self) -> None:
-        for where, how in (([self.name], {"name": self.name}), (["--tagname", self.tag], {"tagname": self.tag})):
+        for where, how in (
+            ([self.name], {"name": self.name}),
+            (["--tagname", self.tag], {"tagname": self.tag}),
+        ):
             child = self.map(*where, "--create", "4KiB", stdin=subprocess.PIPE)
             self.held(how)
             self.fails(1, "already", *where, "--create", "4KiB")
@@ -143,7 +157,10 @@ class Making(MapTest):
     @unittest.skipIf(WINDOWS, "POSIX only: signals")
     def test_or_a_signal(self) -> None:
         for number, word in (signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated"):
-            for where, how in (([self.name], {"name": self.name}), (["--tagname", self.tag], {"tagname": self.tag})):
+            for where, how in (
+                ([self.name], {"name": self.name}),
+                (["--tagname", self.tag], {"tagname": self.tag}),
+            ):
                 child = self.map(*where, "--create", "4KiB", stdin=subprocess.PIPE)
                 self.held(how)
                 os.kill(child.pid, number)
@@ -158,7 +175,8 @@ class Making(MapTest):
             "import signal\n"
             "from mmapipc._cli import mapping\nfrom mmapipc._cli.main import main\n"
             "def made(*given, **how):\n"
-            "    memory = mmapipc.Mapping(*given, **how); os.kill(os.getpid(), signal.SIGTERM); return memory\n"
+            "    memory = mmapipc.Mapping(*given, **how); os.kill(os.getpid(), signal.SIGTERM)\n"
+            "    return memory\n"
             "mapping.Mapping = made\n"
             "sys.exit(main(['map', '--tagname', sys.argv[2], '--create', '4KiB']))",
             self.tag,

@@ -353,7 +353,9 @@ class Lives(MappingTest):
             self.assertTrue(self.gone())
 
     def test_collected_without_close(self):
-        with self.assertWarnsRegex(ResourceWarning, f"unclosed <mmapipc.Mapping '{self.name}' 10 of 10 bytes>"):
+        with self.assertWarnsRegex(
+            ResourceWarning, f"unclosed <mmapipc.Mapping '{self.name}' 10 of 10 bytes>"
+        ):
             Mapping(self.name, 10)
             gc.collect()
         self.assertTrue(self.gone())
@@ -442,7 +444,10 @@ while True:
     def test_a_creator_killed_half_way(self):
         place = system.place(self.name).location
         for content in (b"", b"x" * 10):
-            for attempt in (lambda: self.assertTrue(self.gone()), lambda: self.assertTrue(self.created_anew(10))):
+            for attempt in (
+                lambda: self.assertTrue(self.gone()),
+                lambda: self.assertTrue(self.created_anew(10)),
+            ):
                 with open(os.open(place, os.O_CREAT | os.O_WRONLY, 0o600), "wb") as file:
                     file.write(content)
                 attempt()
@@ -467,7 +472,9 @@ say('forked'); sys.stdin.read()
         parent = self.python(code, stdin=subprocess.PIPE)
         answers = sorted((parent.line(), parent.line()))
         self.assertEqual(answers[1], "forked")
-        self.assertRegex(answers[0], rf"^closed \d+ {self.name}: a forked child does not inherit .* open it again")
+        self.assertRegex(
+            answers[0], rf"^closed \d+ {self.name}: a forked child does not inherit .* open it again"
+        )
         # What the child closed is the parent's still.
         with self.opened() as other:
             self.assertEqual(other.buf[0], 7)
@@ -692,7 +699,12 @@ class Files(MappingTest):
 
     def test_a_missing_file(self):
         path = str(self.folder / "missing")
-        for how in ({}, {"size": 10, "create": False}, {"size": 10, "access": "read"}, {"size": 10, "access": "copy"}):
+        for how in (
+            {},
+            {"size": 10, "create": False},
+            {"size": 10, "access": "read"},
+            {"size": 10, "access": "copy"},
+        ):
             with self.refused(mmapipc.NoSuchMapping, about=path):
                 Mapping(file=path, **how)
             self.assertFalse(os.path.exists(path))
@@ -785,7 +797,12 @@ class Files(MappingTest):
             with Mapping(file=path, access=access) as made:
                 for offset, length in ((0, 1), (mmap.PAGESIZE + 5, 7), (5, None), (3 * mmap.PAGESIZE, 0)):
                     made.flush(offset, length)
-                for offset, length in ((-1, 1), (0, 3 * mmap.PAGESIZE + 1), (4 * mmap.PAGESIZE, None), (5, -1)):
+                for offset, length in (
+                    (-1, 1),
+                    (0, 3 * mmap.PAGESIZE + 1),
+                    (4 * mmap.PAGESIZE, None),
+                    (5, -1),
+                ):
                     with self.refused(mmapipc.InvalidView, str(3 * mmap.PAGESIZE), about=path):
                         made.flush(offset, length)
 
@@ -1059,9 +1076,10 @@ def lowest():
     return fd
 first = lowest()
 path = sys.argv[2]
+most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 for how in ({'size': 10}, {'file': path}, {'file': path, 'size': 10}, {'file': path + 'new', 'size': 10}):
     for count in range(10):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (first + count, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (first + count, most))
         try:
             m = mmapipc.Mapping(name, **how)
         except mmapipc.MemoryRefused as error:
@@ -1072,7 +1090,7 @@ for how in ({'size': 10}, {'file': path}, {'file': path, 'size': 10}, {'file': p
             say(count)
             break
         finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (first + 20, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (first + 20, most))
         assert lowest() == first
         assert not os.listdir(os.environ['MMAPIPC_DIR']), os.listdir(os.environ['MMAPIPC_DIR'])
 """

@@ -817,7 +817,9 @@ class Messages(ChannelTest):
 
 class Help(unittest.TestCase):
     def test_an_exception_shows_only_what_is_its_own(self):
-        kinds = {name for name, value in vars(mmapipc.errors).items() if inspect.isclass(value) and name[0] != "_"}
+        kinds = {
+            name for name, value in vars(mmapipc.errors).items() if inspect.isclass(value) and name[0] != "_"
+        }
         self.assertEqual(set(mmapipc.errors.__all__), kinds)
         for name in mmapipc.errors.__all__:
             shown = pydoc.plain(pydoc.render_doc(getattr(mmapipc.errors, name)))
@@ -826,13 +828,17 @@ class Help(unittest.TestCase):
 
     def test_all_that_looks_public_is_described(self):
         for module in (mmapipc, mmapipc.aio, mmapipc.connection, mmapipc.errors, mmapipc.files):
-            for name in getattr(module, "__all__", ("BufferedReceiver", "BufferedSender", "TextReceiver", "TextSender")):
+            for name in getattr(
+                module, "__all__", ("BufferedReceiver", "BufferedSender", "TextReceiver", "TextSender")
+            ):
                 shown = getattr(module, name)
                 self.assertTrue(inspect.getdoc(shown), name)
                 for kind in inspect.getmro(shown) if isinstance(shown, type) else ():
                     if kind.__module__.startswith("mmapipc."):
                         for member, value in vars(kind).items():
-                            if not member.startswith("_") and (callable(value) or isinstance(value, property)):
+                            if not member.startswith("_") and (
+                                callable(value) or isinstance(value, property)
+                            ):
                                 self.assertTrue(value.__doc__, f"{kind}.{member}")
 
 

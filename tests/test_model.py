@@ -117,7 +117,8 @@ class History:
                 result = interrupt(call, at)
             else:
                 result = call()
-            assert result is not None or "write" in what or "commit" in what or "consume" in what or "close" in what
+            gives_nothing = any(word in what for word in ("write", "commit", "consume", "close"))
+            assert result is not None or gives_nothing
             self.log[-1] += f" = {bytes(result) if isinstance(result, memoryview) else result!r}"
             return result
         except Interrupted as error:
@@ -155,7 +156,8 @@ class Sending:
     def write(self) -> None:
         history = self.history
         data = history.data(history.size())
-        given = history.chance.choice((bytes, bytearray, memoryview, lambda data: array.array("B", data)))(data)
+        kinds = (bytes, bytearray, memoryview, lambda data: array.array("B", data))
+        given = history.chance.choice(kinds)(data)
         self._write("write", lambda: self.raw.write(given), data)
 
     def writelines(self) -> None:
@@ -186,7 +188,7 @@ class Sending:
                 self.debt = ""
 
     def is_as_if_outside(self, error: BaseException) -> bool:
-        """Whether an interruption is as if it came before or after the call: in its last step, or when it failed anyway."""
+        """Whether an interruption is as if before or after the call: in its last step, or as it failed."""
         return isinstance(error, Interrupted) and not self.raw._link.half.owes
 
     @property
@@ -199,7 +201,9 @@ class Sending:
         history = self.history
         most = history.size()
         self.view = None
-        view = history.call(f"reserve {most}", lambda: self.raw.reserve(most), mmapipc.ChannelTimeout, ValueError)
+        view = history.call(
+            f"reserve {most}", lambda: self.raw.reserve(most), mmapipc.ChannelTimeout, ValueError
+        )
         if isinstance(view, memoryview):
             assert 1 <= len(view) <= most and self.debt != "final"
             self.view = view
@@ -243,7 +247,9 @@ class Sending:
             self.debt = "commit"
 
     def poll(self) -> None:
-        assert isinstance(self.history.call("poll to write", self.raw.poll, ValueError), (bool, Interrupted, ValueError))
+        assert isinstance(
+            self.history.call("poll to write", self.raw.poll, ValueError), (bool, Interrupted, ValueError)
+        )
 
     def end(self) -> None:
         """End the stream in one of the ways that there are."""
@@ -302,7 +308,9 @@ class SendingFile(Sending):
         chance, history = self.history.chance, self.history
         how = chance.choice(("write", "write", "writelines", "flush", "poll"))
         pieces = [
-            "".join(chance.choices(TEXT, k=history.size())).encode() if self.is_text else history.data(history.size())
+            "".join(chance.choices(TEXT, k=history.size())).encode()
+            if self.is_text
+            else history.data(history.size())
             for _ in range(chance.randint(1, 4 if how == "writelines" else 1))
         ]
         given: list[Any] = [piece.decode() for piece in pieces] if self.is_text else pieces
@@ -331,7 +339,9 @@ class SendingFile(Sending):
         else:
             error = history.call(f"close by {how}", getattr(self.file, how), mmapipc.ChannelError, ValueError)
             if self.failed:
-                assert how == "abort" or isinstance(error, BaseException), "a close in spite of a failed write"
+                assert how == "abort" or isinstance(error, BaseException), (
+                    "a close in spite of a failed write"
+                )
             elif isinstance(error, Interrupted):
                 self.raw.abort()
                 history.ending = "either"
@@ -360,7 +370,8 @@ class Receiving:
         getattr(self, self.history.chance.choice(self.STEPS))()
 
     STEPS = (
-        "read read_all readinto read1 readall readline readline next_line readlines peek_and_consume peek poll"
+        "read read_all readinto read1 readall readline readline next_line readlines "
+        "peek_and_consume peek poll"
     ).split()
 
     def read(self) -> None:
@@ -412,7 +423,8 @@ class Receiving:
 
         self._get(f"readlines {hint}", readlines, None)
         for line in lines:
-            assert line.find(b"\n") in (len(line) - 1, -1) and (line.endswith(b"\n") or self.history.ending), lines
+            assert line.find(b"\n") in (len(line) - 1, -1), lines
+            assert line.endswith(b"\n") or self.history.ending, lines
 
     def poll(self) -> None:
         ready = self.history.call("poll to read", self.raw.poll)
@@ -456,8 +468,10 @@ class Receiving:
             self.position = position
         self._check()
 
-    def _get(self, what: str, call: Callable[[], bytes], most: int | None, wrappers: bool = False) -> bytes | None:
-        """Read by such a call, at most so many bytes, or to the end; return what came, None after an error."""
+    def _get(
+        self, what: str, call: Callable[[], bytes], most: int | None, wrappers: bool = False
+    ) -> bytes | None:
+        """Read by such a call, at most so many bytes or to the end; return what came, None after an error."""
         history = self.history
         # What is larger than the ring is kept as it comes.
         if most is None or most > history.capacity:

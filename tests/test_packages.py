@@ -77,7 +77,9 @@ class Package(unittest.TestCase):
         self.assertEqual(re.findall("^## (.*)$", changes, re.MULTILINE)[0], mmapipc.__version__)
 
     def test_what_is_said_to_be_tested_is_run(self):
-        run, page, setup = ((ROOT / name).read_text("utf-8") for name in (".ci/run", "README.md", "setup.cfg"))
+        run, page, setup = (
+            (ROOT / name).read_text("utf-8") for name in (".ci/run", "README.md", "setup.cfg")
+        )
         oldest, between, newest, jobs = (
             re.findall(rf"^{name}=\(?([^()\n]*)", run, re.MULTILINE)[0].split()
             for name in ("oldest", "between", "newest", "jobs")

@@ -87,12 +87,16 @@ class Turns(ChannelTest):
         def check(kind, file):
             for is_killed in (False, True):
                 # Receivers follow each other in one stream.
-                sender = kind == "Receiver" and mmapipc.Sender(self.name, timeout=DEADLINE, persist=True, file=file)
+                sender = kind == "Receiver" and mmapipc.Sender(
+                    self.name, timeout=DEADLINE, persist=True, file=file
+                )
                 opens = f"end = mmapipc.{kind}(name, timeout=DEADLINE, file={file!r}"
                 first = self.python(f"{opens}); say('up'); sys.stdin.readline(); end.abort()", stdin=-1)
                 self.assertEqual(first.line(), "up")
                 then = "end.write(b'its own'); end.close()" if kind == "Sender" else "say(end.read())"
-                waiting = self.python(f"{MEETS}{opens}, wait_for_role=True); say('has it'); {then}; end.close()")
+                waiting = self.python(
+                    f"{MEETS}{opens}, wait_for_role=True); say('has it'); {then}; end.close()"
+                )
                 self.assertEqual(waiting.line(), str(first.pid))
                 if is_killed:
                     first.kill()
@@ -115,8 +119,13 @@ class Turns(ChannelTest):
         taken = "end.finish()\nwhile end.in_flight: time.sleep(0.001)\nend.close()"
 
         def check(kind, file):
-            then = f"end.write(sys.argv[2].encode()); {taken}" if kind == "Sender" else "say(end.read().decode()); end.close()"
-            code = f"{MEETS}end = mmapipc.{kind}(name, timeout=DEADLINE, file={file!r}, wait_for_role=True); {then}"
+            then = (
+                f"end.write(sys.argv[2].encode()); {taken}"
+                if kind == "Sender"
+                else "say(end.read().decode()); end.close()"
+            )
+            opens = f"end = mmapipc.{kind}(name, timeout=DEADLINE, file={file!r}, wait_for_role=True)"
+            code = f"{MEETS}{opens}; {then}"
             with mmapipc.Sender(self.name, timeout=DEADLINE, file=file) as sender:
                 with mmapipc.Receiver(self.name, timeout=DEADLINE, file=file) as receiver:
                     many = [self.python(code, str(number)) for number in range(10)]
@@ -151,7 +160,9 @@ class Turns(ChannelTest):
             for timeout in (0, 0.1):
                 with self.assertRaises(mmapipc.ChannelTimeout) as caught:
                     getattr(mmapipc, kind)(self.name, timeout=timeout, file=file, wait_for_role=True)
-                self.assertRegex(str(caught.exception), rf"\A{who} after {timeout} s; end it or wait longer\Z")
+                self.assertRegex(
+                    str(caught.exception), rf"\A{who} after {timeout} s; end it or wait longer\Z"
+                )
             with self.assertRaises(mmapipc.RoleTaken):
                 getattr(mmapipc, kind)(self.name, timeout=0, file=file)
             for mode in ("w", "wb") if kind == "Sender" else ("r", "rb"):
@@ -169,9 +180,11 @@ class Turns(ChannelTest):
         def check(kind, file):
             with mmapipc.Sender(self.name, timeout=DEADLINE, file=file) as sender:
                 with mmapipc.Receiver(self.name, timeout=DEADLINE, file=file) as receiver:
-                    # What was being opened just then goes to the collector, which in development mode says so.
+                    # What was being opened just then goes to the collector, which in development mode
+                    # says so.
                     code = (
-                        "import signal, threading, warnings; warnings.simplefilter('ignore', ResourceWarning)\n"
+                        "import signal, threading, warnings\n"
+                        "warnings.simplefilter('ignore', ResourceWarning)\n"
                         "def press(): sys.stdin.readline(); signal.raise_signal(signal.SIGINT)\n"
                         "threading.Thread(target=press, daemon=True).start()\n"
                         f"try: mmapipc.{kind}(name, file={file!r}, wait_for_role=True)\n"
@@ -204,7 +217,10 @@ class Turns(ChannelTest):
 class Deaths(ChannelTest):
     def test_sender_killed_mid_stream(self):
         sent = noise(100_000)
-        child = self.python(f"s = mmapipc.Sender(name, capacity=1000); s.write(open({self.file(sent)!r}, 'rb').read()); say('no')\n")
+        child = self.python(
+            "s = mmapipc.Sender(name, capacity=1000)\n"
+            f"s.write(open({self.file(sent)!r}, 'rb').read()); say('no')\n"
+        )
         with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
             got = b""
             while len(got) < 600:
@@ -218,7 +234,9 @@ class Deaths(ChannelTest):
             self.assertGreaterEqual(len(got), 600)
 
     def test_every_byte_that_a_killed_sender_published_arrives(self):
-        child = self.python("s = mmapipc.Sender(name); s.write(b'x' * 5000); say(s.tell()); sys.stdin.read()\n", stdin=-1)
+        child = self.python(
+            "s = mmapipc.Sender(name); s.write(b'x' * 5000); say(s.tell()); sys.stdin.read()\n", stdin=-1
+        )
         with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
             self.assertEqual(child.line(), "5000")
             child.kill()
@@ -229,7 +247,9 @@ class Deaths(ChannelTest):
             self.assertEqual(got, b"x" * 5000)
 
     def test_receiver_killed_mid_stream(self):
-        child = self.python("r = mmapipc.Receiver(name); r.read(10); say('took'); sys.stdin.read()\n", stdin=-1)
+        child = self.python(
+            "r = mmapipc.Receiver(name); r.read(10); say('took'); sys.stdin.read()\n", stdin=-1
+        )
         with self.assertRaises(BrokenPipeError) as caught:
             with mmapipc.Sender(self.name, capacity=100, timeout=DEADLINE) as sender:
                 sender.write(bytes(100))
@@ -239,7 +259,9 @@ class Deaths(ChannelTest):
         self.assertIn("bytes were not delivered", str(caught.exception))
 
     def test_receiver_killed_while_the_sender_closes(self):
-        child = self.python("r = mmapipc.Receiver(name); r.read(10); say('took'); sys.stdin.read()\n", stdin=-1)
+        child = self.python(
+            "r = mmapipc.Receiver(name); r.read(10); say('took'); sys.stdin.read()\n", stdin=-1
+        )
         sender = mmapipc.Sender(self.name, capacity=100, timeout=DEADLINE)
         sender.write(bytes(100))
         self.assertEqual(child.line(), "took")
@@ -249,19 +271,26 @@ class Deaths(ChannelTest):
         self.assertIn("90 bytes were not delivered", str(caught.exception))
 
     def test_what_two_killed_ends_left_is_taken_over(self):
-        sender = self.python("s = mmapipc.Sender(name); s.write(b'old'); say('up'); sys.stdin.read()\n", stdin=-1)
+        sender = self.python(
+            "s = mmapipc.Sender(name); s.write(b'old'); say('up'); sys.stdin.read()\n", stdin=-1
+        )
         receiver = self.python("r = mmapipc.Receiver(name); say('up'); sys.stdin.read()\n", stdin=-1)
         self.assertEqual((sender.line(), receiver.line()), ("up", "up"))
         sender.kill()
         receiver.kill()
         with self.assertRaises(mmapipc.ChannelTimeout):
             mmapipc.Receiver(self.name, timeout=0.1)
-        with mmapipc.Sender(self.name, timeout=DEADLINE) as s, mmapipc.Receiver(self.name, timeout=DEADLINE) as r:
+        with (
+            mmapipc.Sender(self.name, timeout=DEADLINE) as s,
+            mmapipc.Receiver(self.name, timeout=DEADLINE) as r,
+        ):
             s.write(b"new")
             self.assertEqual(r.read(9), b"new")
 
     def test_a_waiting_receiver_is_not_fooled_by_what_a_killed_sender_left(self):
-        sender = self.python("s = mmapipc.Sender(name); s.write(b'old'); say('up'); sys.stdin.read()\n", stdin=-1)
+        sender = self.python(
+            "s = mmapipc.Sender(name); s.write(b'old'); say('up'); sys.stdin.read()\n", stdin=-1
+        )
         self.assertEqual(sender.line(), "up")
         sender.kill()
         receiver = self.receive("--timeout", str(DEADLINE))
@@ -270,7 +299,9 @@ class Deaths(ChannelTest):
         self.assertEqual(receiver.end(), (0, b"new", ""))
 
     def test_a_process_that_exits_without_close_did_not_finish(self):
-        child = self.python("s = mmapipc.Sender(name); s.write(b'part'); say('up'); sys.stdin.readline()\n", stdin=-1)
+        child = self.python(
+            "s = mmapipc.Sender(name); s.write(b'part'); say('up'); sys.stdin.readline()\n", stdin=-1
+        )
         with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
             self.assertEqual(child.line(), "up")
             child.feed(b"\n")

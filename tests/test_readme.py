@@ -33,10 +33,13 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def parts(language, text):
-    """What is run together of a block: between empty lines if it is of a shell, without comments that have a line."""
+    """What of a block is run together: a shell's up to an empty line, without comments that have a line."""
     if language != "sh":
         return [text]
-    return [re.sub(r"^#.*\n", "", f"{part}\n", flags=re.MULTILINE) for part in text.removesuffix("\n").split("\n\n")]
+    return [
+        re.sub(r"^#.*\n", "", f"{part}\n", flags=re.MULTILINE)
+        for part in text.removesuffix("\n").split("\n\n")
+    ]
 
 
 # Each part of a block: document, language, text.  tests/test_examples.py runs those of EXAMPLES.md.
@@ -137,7 +140,11 @@ class Documents(unittest.TestCase):
             for name in set(re.findall(r"`([A-Z]\w+)` \(an? `(?:\w+Error|ReceiverGone)`\)", text)):
                 self.assertIn(name, mmapipc.__all__, document)
             for target, part in set(re.findall(r"\]\((.*?)(?:#(.*?))?\)", text)):
-                place = posixpath.normpath(posixpath.join(posixpath.dirname(document), target)) if target else document
+                place = (
+                    posixpath.normpath(posixpath.join(posixpath.dirname(document), target))
+                    if target
+                    else document
+                )
                 self.assertTrue(path_of(place).is_file(), f"{document}: {target}")
                 if part:
                     self.assertIn(f"\n## {part.capitalize()}\n", DOCUMENTS[place], f"{document}: {part}")
@@ -233,7 +240,10 @@ class Snippets(ReadmeTest):
                 eventually(lambda sender=sender: not sender.in_flight, "it is taken")
         self.assertEqual(
             sorted(self.ends_well(child).decode().splitlines()),
-            sorted([f"{self.name} b'a line'"] * 2 + [f"{weather} b'a line'", f"{self.name} b''", f"{weather} b''"]),
+            sorted(
+                [f"{self.name} b'a line'"] * 2
+                + [f"{weather} b'a line'", f"{self.name} b''", f"{weather} b''"]
+            ),
         )
 
     @shows("for name in mmapipc.channels():                  # not on Windows, which does not tell the names")
@@ -258,7 +268,9 @@ class Snippets(ReadmeTest):
     @shows('with mmapipc.Mapping(tagname="ShareMemoryTest", size=1 << 20) as m:   # opened, or made')
     def test_memory_of_any_program(self, text):
         text = self.renamed(text, "ShareMemoryTest")
-        check = f"    with mmapipc.Mapping(tagname={self.name!r}, create=False) as n: print(bytes(n.buf[:5]))\n"
+        check = (
+            f"    with mmapipc.Mapping(tagname={self.name!r}, create=False) as n: print(bytes(n.buf[:5]))\n"
+        )
         self.assertIn("    m.unlink()", text)
         child = self.snippet(text.replace("    m.unlink()", check + "    m.unlink()"))
         self.assertEqual(self.ends_well(child).strip(), b"b'hello'")
@@ -385,7 +397,8 @@ class Commands(ShellTest):
             for size in (100_000, 200_000, 300_000):
                 source.write(sent[size - 100_000 : size])
                 eventually(
-                    lambda size=size: os.path.exists("copy.iso") and os.path.getsize("copy.iso") == size, "it is there"
+                    lambda size=size: os.path.exists("copy.iso") and os.path.getsize("copy.iso") == size,
+                    "it is there",
                 )
                 self.end_group(receiver)
                 receiver.end()
@@ -408,7 +421,8 @@ class Commands(ShellTest):
         self.assertEqual([each for each in os.listdir() if each.startswith("mmapipc.")], [])
 
     @shows(
-        "mmapipc inspect --watch greeting   # the same, updated in place, with rates and a bar, until the channel ends"
+        "mmapipc inspect --watch greeting   # the same, updated in place, with rates and a bar, "
+        "until the channel ends"
     )
     def test_looking_inside(self, text):
         inspect, watch, listing, remove = self.renamed(text).splitlines()
@@ -416,7 +430,8 @@ class Commands(ShellTest):
         sender.feed(b"12345")
         eventually(lambda: b"written   5 bytes" in self.shell(inspect).end()[1], "it is there")
         self.assertRegex(
-            self.ends_well(self.shell(listing)).decode(), rf"\n{self.name}  no receiver +{sender.pid} +- +0 B +0 %\n"
+            self.ends_well(self.shell(listing)).decode(),
+            rf"\n{self.name}  no receiver +{sender.pid} +- +0 B +0 %\n",
         )
         watcher = self.shell(watch)
         self.assertIn("no receiver", watcher.line())
@@ -426,7 +441,9 @@ class Commands(ShellTest):
         self.assertEqual(self.ends_well(self.shell(remove)), b"")
         self.assertEqual(self.ends_well(self.shell(listing)), b"")
 
-    @shows("mmapipc map --tagname ShareMemoryTest --create 1MiB                  # make it; hold it until Ctrl-C")
+    @shows(
+        "mmapipc map --tagname ShareMemoryTest --create 1MiB                  # make it; hold it until Ctrl-C"
+    )
     def test_memory_of_any_program(self, text):
         making, *others = self.renamed(text, "ShareMemoryTest").splitlines()
         maker = self.shell(making, stdin=subprocess.PIPE)

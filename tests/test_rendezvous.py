@@ -43,7 +43,7 @@ class Interrupted(Exception):
 
 
 def interrupted(at: int, call: Callable[[], object]) -> tuple[object, bool]:
-    """Call, and raise Interrupted at so many-th moment; return what the call did, None if it raised, and whether.
+    """Call, and raise Interrupted at so many-th moment; return what the call did, or None, and whether.
 
     A moment is when a function begins, and before and after each call of what is written in C: Python
     runs signal handlers after such calls and when functions begin.
@@ -102,11 +102,15 @@ class Openings(ChannelTest):
         if kind == "Sender":
             yield
         else:
-            with contextlib.closing(mmapipc.Sender(self.name, capacity=100, timeout=DEADLINE, persist=True, file=file)) as sender:
+            with contextlib.closing(
+                mmapipc.Sender(self.name, capacity=100, timeout=DEADLINE, persist=True, file=file)
+            ) as sender:
                 yield
                 sender.abort()
 
-    def check(self, kind: str, file: str | None, open_and_interrupt: Callable[[], object], before: int) -> None:
+    def check(
+        self, kind: str, file: str | None, open_and_interrupt: Callable[[], object], before: int
+    ) -> None:
         """Nothing is left when the attempt is over."""
         with self.peer(kind, file):
             at_hand = open_handles()
@@ -162,7 +166,12 @@ class Openings(ChannelTest):
         self.at_every_moment("Receiver", self.path)
 
     def test_one_that_waits_for_a_role(self) -> None:
-        for kind, file in (("Sender", None), ("Receiver", None), ("Sender", self.path), ("Receiver", self.path)):
+        for kind, file in (
+            ("Sender", None),
+            ("Receiver", None),
+            ("Sender", self.path),
+            ("Receiver", self.path),
+        ):
 
             def waits() -> None:
                 with self.assertRaises(mmapipc.ChannelTimeout):
@@ -205,7 +214,12 @@ class Openings(ChannelTest):
                     time.sleep(0.001)
             return end
 
-        for kind, file in (("Sender", None), ("Receiver", None), ("Sender", self.path), ("Receiver", self.path)):
+        for kind, file in (
+            ("Sender", None),
+            ("Receiver", None),
+            ("Sender", self.path),
+            ("Receiver", self.path),
+        ):
             with self.peer(kind, file):
                 self.opener(kind, file)().abort()
             handles = open_handles()
@@ -214,8 +228,9 @@ class Openings(ChannelTest):
                     self.check(kind, file, attempt, handles)
 
 
-# For each line with a kind, a moment and perhaps a path: a process opens an end, forks at that moment as another
-# of its threads may, and is killed when it has opened.  Says whether it came to that; the fork lives until the next line.
+# For each line with a kind, a moment and perhaps a path: a process opens an end, forks at that moment as
+# another of its threads may, and is killed when it has opened.  Says whether it came to that; the fork lives
+# until the next line.
 FORKS = """
 import signal
 def opens(kind, at, path):
@@ -265,7 +280,10 @@ class Forks(ChannelTest):
             at, said = 1, ""
             while said != "opened":
                 if kind == "Receiver":
-                    with contextlib.suppress(mmapipc.Undelivered), mmapipc.Sender(self.name, timeout=0, file=file) as end:
+                    with (
+                        contextlib.suppress(mmapipc.Undelivered),
+                        mmapipc.Sender(self.name, timeout=0, file=file) as end,
+                    ):
                         end.write(b"all of it")
                 child.feed(f"{kind} {at} {file or ''}\n".encode())
                 said = child.line()

@@ -20,7 +20,10 @@ from mmapipc._ring.states import Verdict
 from .helpers import noise
 
 # Bytecodes that take or change nothing.  No exception comes at NOT_TAKEN, so 3.14 has no handler there.
-EMPTY = ("NOP", "RESUME", "EXTENDED_ARG", "POP_BLOCK", "SETUP_FINALLY", "RETURN_VALUE", "RETURN_CONST", "NOT_TAKEN")
+EMPTY = (
+    *("NOP", "RESUME", "EXTENDED_ARG", "POP_BLOCK", "SETUP_FINALLY"),
+    *("RETURN_VALUE", "RETURN_CONST", "NOT_TAKEN"),
+)
 WRAPPERS_CALL = ("readinto", "readinto exotic", "readinto kept", "read1", "readall")
 
 CAPACITIES = (1, 2, 3, 7, 64, 4095, 4096, 4097, 100_003)
@@ -208,10 +211,10 @@ class Interrupted(Exception):
 
 
 def interrupted(call: Callable[[], object], at: int) -> tuple[bool, bool]:
-    """Call, and raise at so many-th bytecode of the ring; return whether it was reached, and in the first line.
+    """Call, and raise at so many-th bytecode of the ring; return whether there is one, and in the first line.
 
-    What a signal handler raises there is as if it came before the call: that line takes and publishes nothing.
-    So are bytecodes that do nothing; and what comes when a call returns is as if it came after it.
+    What a signal handler raises there is as if it came before the call: that line takes and publishes
+    nothing.  So are bytecodes that do nothing; and what comes when a call returns is as if it came after it.
     """
     moments = []  # no number: until Python 3.13, tracing a frame puts its variables back
     first_lines = set()
@@ -323,7 +326,10 @@ class Interruptions(unittest.TestCase):
                 line = b"ab\ncd" if name != "long readline" else b"abcde"
 
                 def prepare(
-                    calling: Any = calling, used: int = used, line: bytes = line, keeps: bool = name == "readinto kept"
+                    calling: Any = calling,
+                    used: int = used,
+                    line: bytes = line,
+                    keeps: bool = name == "readinto kept",
                 ) -> Any:
                     ring = Ring(5)
                     ring.put(b"abc"[:used])

@@ -135,7 +135,9 @@ except mmapipc.MemoryRefused as error:
     say(errno.errorcode[error.errno])
 say(os.listdir(place))
 # What a stream has been given stays its own when others take the rest.
-with mmapipc.Sender(name, capacity=20_000, timeout=DEADLINE) as s, mmapipc.Receiver(name, timeout=DEADLINE) as r:
+s = mmapipc.Sender(name, capacity=20_000, timeout=DEADLINE)
+r = mmapipc.Receiver(name, timeout=DEADLINE)
+with s, r:
     with open(place + '/ballast', 'wb', buffering=0) as ballast:
         try:
             while ballast.write(bytes(4096)): pass
@@ -156,7 +158,9 @@ say(os.listdir(place))
         refusal = f"MemoryRefused ENOSPC {self.name}: no space left in {self.memory}; " \
             "ask for less memory or set MMAPIPC_DIR"
         # A receiver needs no room.
-        no_sender = f"ChannelTimeout ETIMEDOUT {self.name}: no sender came within 0 s; start one or wait longer"
+        no_sender = (
+            f"ChannelTimeout ETIMEDOUT {self.name}: no sender came within 0 s; start one or wait longer"
+        )
         self.assertEqual(
             self.lines(child),
             ["ENOSPC", "[]", "ENOSPC", "20000", "['ballast']", refusal, no_sender, "['ballast']"],
@@ -165,7 +169,9 @@ say(os.listdir(place))
     @unittest.skipUnless(can_mount(), "Linux only, as root: a file system of its own")
     def test_a_read_only_file_system(self):
         for line in self.lines(self.mounted("ro", TRY_BOTH + "attempt()"), 2):
-            self.assertRegex(line, f"^MemoryRefused EROFS {self.name}: .*{self.memory}.*Read-only file system$")
+            self.assertRegex(
+                line, f"^MemoryRefused EROFS {self.name}: .*{self.memory}.*Read-only file system$"
+            )
 
     @unittest.skipUnless(can_mount(), "Linux only, as root: a file system of its own")
     def test_what_is_left_can_be_removed_where_nothing_can_be_made(self):
@@ -189,12 +195,16 @@ except OSError as error:
 say(main.main(['remove', name]))
 say([entry for entry in os.listdir(place) if 'ballast' not in entry])
 """
-        self.assertEqual(self.lines(self.mounted("nr_inodes=10", code)), ["No space left on device", "0", "[]"])
+        self.assertEqual(
+            self.lines(self.mounted("nr_inodes=10", code)), ["No space left on device", "0", "[]"]
+        )
 
     def mounted(self, options: str, code: str) -> Child:
         """Python code that finds the memory directory on a file system of its own."""
         mount = f'mount -t tmpfs -o {options} none "$MMAPIPC_DIR" && exec "$@"'
-        return self.start(["unshare", "-m", "sh", "-c", mount, "sh", *PYTHON, "-c", PRELUDE + code, self.name])
+        return self.start(
+            ["unshare", "-m", "sh", "-c", mount, "sh", *PYTHON, "-c", PRELUDE + code, self.name]
+        )
 
     def lines(self, child: Child, count: int | None = None) -> list[str]:
         """What the code said, which ended well."""
@@ -236,7 +246,9 @@ say([entry for entry in os.listdir(place) if 'ballast' not in entry])
         for mode in (0o555, 0):
             os.chmod(self.memory, mode)
             for line in self.lines(self.python(TRY_BOTH + DROP_ROOT + "attempt()"), 2):
-                self.assertRegex(line, f"^MemoryRefused EACCES {self.name}: .*{self.memory}.*Permission denied$")
+                self.assertRegex(
+                    line, f"^MemoryRefused EACCES {self.name}: .*{self.memory}.*Permission denied$"
+                )
             for arguments in (["send"], ["receive"]):
                 self.refused(self.command(DROP_ROOT, *arguments), 1, str(self.memory), "Permission denied")
             os.chmod(self.memory, 0o700)
@@ -287,7 +299,10 @@ with mmapipc.Sender(name, capacity=100, timeout=0) as sender, mmapipc.Receiver(n
     say(receiver.read(5).decode())
 say(os.listdir({str(self.memory)!r}))
 """
-        opens = "sender, receiver = mmapipc.Sender(name, capacity=100, timeout=DEADLINE), mmapipc.Receiver(name, timeout=DEADLINE)\n"
+        opens = (
+            "sender = mmapipc.Sender(name, capacity=100, timeout=DEADLINE)\n"
+            "receiver = mmapipc.Receiver(name, timeout=DEADLINE)\n"
+        )
         if os.geteuid() == 0:
             os.chown(self.memory, 65534, 65534)
         child = self.python(DROP_ROOT + opens + code, stdin=subprocess.PIPE)
@@ -323,7 +338,10 @@ def attempt(make):
 """
 
     def test_a_sender_that_gets_too_few(self):
-        code = self.GRANT + "with attempt(lambda: mmapipc.Sender(name)) as s: say('there'); s.write(b'after all')\n"
+        code = (
+            self.GRANT
+            + "with attempt(lambda: mmapipc.Sender(name)) as s: say('there'); s.write(b'after all')\n"
+        )
         child = self.python(code)
         self.assertEqual(child.line(), "there")
         with mmapipc.Receiver(self.name, timeout=DEADLINE) as receiver:
@@ -333,7 +351,9 @@ def attempt(make):
     def test_a_receiver_that_gets_too_few(self):
         with mmapipc.Sender(self.name, timeout=DEADLINE) as sender:
             sender.write(b"after all")
-            child = self.python(self.GRANT + "with attempt(lambda: mmapipc.Receiver(name)) as r: say(r.read(9))\n")
+            child = self.python(
+                self.GRANT + "with attempt(lambda: mmapipc.Receiver(name)) as r: say(r.read(9))\n"
+            )
             self.assertEqual(child.end(), (0, b"b'after all'\n", ""))
 
     def test_none_left_in_the_middle_of_a_stream(self):
@@ -389,7 +409,9 @@ class Output(ShortageTest):
         self.assertEqual(self.receive().end(), (0, sent, ""))
         code, out, err = sender.end()
         self.assertEqual((code, out), (0, b""))
-        self.assertEqual(err, f"mmapipc: {self.name}: the receiver is gone; the stream goes on with the next\n")
+        self.assertEqual(
+            err, f"mmapipc: {self.name}: the receiver is gone; the stream goes on with the next\n"
+        )
 
     @unittest.skipUnless(LINUX, "Linux only: /dev/full")
     def test_full_standard_output(self):
@@ -436,7 +458,9 @@ class Output(ShortageTest):
         with self.assertRaisesRegex(mmapipc.ReceiverGone, "gave up; 40000 bytes were not delivered"):
             with mmapipc.Sender(self.name, timeout=DEADLINE) as sender:
                 sender.write(sent)
-                self.refused(self.command(limit, "receive", "-o", str(target)), 1, f"{target}: File too large")
+                self.refused(
+                    self.command(limit, "receive", "-o", str(target)), 1, f"{target}: File too large"
+                )
         self.assertEqual(target.read_bytes(), sent[:10_000])
         sender = self.send(self.file(sent), "--persist")
         self.refused(self.command(limit, "receive", "-o", str(target)), 1, f"{target}: File too large")
@@ -532,7 +556,9 @@ class Silence(ShortageTest):
         code = """
 import gc
 def streams():
-    with mmapipc.Sender(name, capacity=10, timeout=DEADLINE) as s, mmapipc.Receiver(name, timeout=DEADLINE) as r:
+    s = mmapipc.Sender(name, capacity=10, timeout=DEADLINE)
+    r = mmapipc.Receiver(name, timeout=DEADLINE)
+    with s, r:
         s.write(b'abc')
         s.finish()
         assert r.read() == b'abc'

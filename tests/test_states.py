@@ -61,7 +61,9 @@ class Ends(unittest.TestCase):
         ring.words[layout.SENDER_STATE] = layout.FINISHED
         ring.producer.sequence = 2
         ring.producer.abort()
-        self.assertEqual((ring.words[layout.WRITE_SEQ], ring.words[layout.SENDER_STATE]), (0, layout.FINISHED))
+        self.assertEqual(
+            (ring.words[layout.WRITE_SEQ], ring.words[layout.SENDER_STATE]), (0, layout.FINISHED)
+        )
 
     def test_a_stream_ends_once(self):
         ring = Ring(4)

@@ -110,7 +110,9 @@ class Locks(SystemTest):
                                 opens()
                             self.assertEqual(open_handles(), before)  # also while the error is at hand
                         self.assertEqual(caught.exception.errno, number)
-                        self.assertRegex(str(caught.exception), rf"\A{self.name}: [^\n]*{os.strerror(number)}\Z")
+                        self.assertRegex(
+                            str(caught.exception), rf"\A{self.name}: [^\n]*{os.strerror(number)}\Z"
+                        )
                         del caught
         before = open_handles()
         with self.failing(errno.ENOLCK, ("F_OFD_SETLK",)), self.assertRaises(mmapipc.MemoryRefused):
@@ -259,7 +261,9 @@ class Objects(SystemTest):
         try:
             calls = [*self.ends(path), lambda: mmapipc.Mapping(file=path)]
             for call in calls:
-                with self.assertRaisesRegex(mmapipc.FileRefused, "another program has it open, and does not share it"):
+                with self.assertRaisesRegex(
+                    mmapipc.FileRefused, "another program has it open, and does not share it"
+                ):
                     call()
             for command in (self.send("--file", path), self.receive("--file", path)):
                 code, _, err = command.end()

@@ -91,15 +91,21 @@ class TagTest(MappingTest):
         self.assertTrue(convert(ctypes.c_wchar_p(dacl), 1, ctypes.byref(descriptor), None))
 
         class Attributes(ctypes.Structure):
-            _fields_ = (("length", ctypes.c_ulong), ("descriptor", ctypes.c_void_p), ("inherit", ctypes.c_int))
+            _fields_ = (
+                ("length", ctypes.c_ulong),
+                ("descriptor", ctypes.c_void_p),
+                ("inherit", ctypes.c_int),
+            )
 
         yield ctypes.byref(Attributes(ctypes.sizeof(Attributes), descriptor, False))
         ctypes.WinDLL("kernel32").LocalFree(descriptor)
 
     def nobody(self, code: str, imports: str = "") -> Child:
-        """Run this as somebody who is not root, to whom what `foreign` makes belongs; he may not find our modules."""
+        """Run this as not root, but as who owns what `foreign` makes; he may not find our modules."""
         os.chmod(self.memory, 0o777)
-        return self.python(f"{imports}\n{DROP_ROOT if ROOT else ''}\ntag = {self.tag!r}\n{code}", stdin=subprocess.PIPE)
+        return self.python(
+            f"{imports}\n{DROP_ROOT if ROOT else ''}\ntag = {self.tag!r}\n{code}", stdin=subprocess.PIPE
+        )
 
 
 class Tagged(TagTest):
@@ -239,7 +245,10 @@ sys.stdin.readline()
 
     @unittest.skipIf(WINDOWS, "POSIX only: a slash may come first")
     def test_a_slash(self) -> None:
-        with Mapping(tagname=f"/{self.tag}", size=10) as made, Mapping(tagname=self.tag, create=False) as other:
+        with (
+            Mapping(tagname=f"/{self.tag}", size=10) as made,
+            Mapping(tagname=self.tag, create=False) as other,
+        ):
             made.buf[0] = 7
             self.assertEqual((made.name, other.buf[0]), (f"/{self.tag}", 7))
 
@@ -330,7 +339,8 @@ for access in ({}):
         try:
             mmapipc.Mapping(tagname=tag, access=access, **how)
         except mmapipc.ChannelError as error:
-            say(f"{{type(error).__name__}} {{error.errno}} {{str(error).startswith(tag + ': ')}} {{str(error)[len(tag):]}}")
+            kind, text = type(error).__name__, str(error)
+            say(f"{{kind}} {{error.errno}} {{text.startswith(tag + ': ')}} {{text[len(tag):]}}")
 """
 
     def test_the_right_to_read_is_enough(self) -> None:
@@ -440,7 +450,9 @@ class Hostile(TagTest):
 
     def test_names(self) -> None:
         wrong = ["", "a\0b", "x" * 300]
-        wrong += ["Global\\", "a\\b", "C:\\x"] if WINDOWS else ["/", ".", "..", "a/b", "../a", "é" * 128, "\ud800"]
+        wrong += (
+            ["Global\\", "a\\b", "C:\\x"] if WINDOWS else ["/", ".", "..", "a/b", "../a", "é" * 128, "\ud800"]
+        )
         for tag in wrong:
             for how in ({"size": 10}, {"create": False}):
                 with self.subTest(tag=tag), self.assertRaises(mmapipc.InvalidName) as caught:
@@ -472,7 +484,9 @@ class Hostile(TagTest):
         kernel = ctypes.WinDLL("kernel32")
         kernel.CreateFileMappingW.restype = ctypes.c_void_p
         pagefile, reserve = ctypes.c_void_p(-1), 0x4000000
-        handle = kernel.CreateFileMappingW(pagefile, None, 4 | reserve, 0, 5 * GRANULE, ctypes.c_wchar_p(self.tag))
+        handle = kernel.CreateFileMappingW(
+            pagefile, None, 4 | reserve, 0, 5 * GRANULE, ctypes.c_wchar_p(self.tag)
+        )
         try:
             for how in ({"create": False}, {"size": 100}):
                 with self.refused(mmapipc.MemoryRefused, "SEC_RESERVE"):

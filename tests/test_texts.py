@@ -269,7 +269,7 @@ mmapipc streams bytes from one process to another on this machine, by name.
 mmapipc --help shows an example; mmapipc send --help explains send.
 """
 
-# Command line, exit code, and what is said.  NAME is the test's channel, on which nobody is; FOLDER is a folder.
+# Command line, exit code, what is said.  NAME is the test's channel, which nobody uses; FOLDER is a folder.
 REFUSED = (
     ("send", 2, "mmapipc send: the following arguments are required: NAME (see mmapipc send --help)"),
     (
@@ -333,7 +333,11 @@ REFUSED_WHERE_NOBODY_IS = (
 
 # The same, where the test has a sender on the channel NAME, and no receiver.
 REFUSED_BESIDE_A_SENDER = (
-    ("send NAME", 1, "mmapipc: NAME: there is a sender already (pid PID); end that process, or use another name"),
+    (
+        "send NAME",
+        1,
+        "mmapipc: NAME: there is a sender already (pid PID); end that process, or use another name",
+    ),
     ("remove NAME", 1, "mmapipc: NAME: there is a sender (pid PID); end it first"),
     ("receive NAME -o FOLDER", 1, "mmapipc: NAME: FOLDER: Is a directory"),
 )
@@ -374,7 +378,9 @@ class Texts(ChannelTest):
         """The exit code of a command, and what it prints on standard output and standard error."""
         (self.folder / "file").write_bytes(b"hello")
         line = line.replace("NAME", self.name).replace("FOLDER", str(self.folder).replace("\\", "/"))
-        child = self.start([*MMAPIPC, *line.split()], stdin=subprocess.DEVNULL, env={**os.environ, "COLUMNS": "80"})
+        child = self.start(
+            [*MMAPIPC, *line.split()], stdin=subprocess.DEVNULL, env={**os.environ, "COLUMNS": "80"}
+        )
         code, out, err = child.end()
         return code, self.without_names(out.decode().replace("\r\n", "\n")), self.without_names(err)
 

@@ -79,7 +79,9 @@ class Parking(unittest.TestCase):
 
     def test_who_parks_says_so_and_takes_it_back(self):
         said = []
-        ring, waiter, _ = self.waiter(lambda: (said.append(ring.words[layout.RECEIVER_CALLS]), ring.put(b"a")))
+        ring, waiter, _ = self.waiter(
+            lambda: (said.append(ring.words[layout.RECEIVER_CALLS]), ring.put(b"a"))
+        )
         self.assertIs(waiter.until_moved(lambda probe: None, None), Verdict.READY)
         self.assertEqual(said, [layout.parked(0)])
         self.assertEqual(ring.words[layout.RECEIVER_CALLS], 0)

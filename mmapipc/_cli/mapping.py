@@ -66,7 +66,8 @@ def _write(mapping: Mapping, arguments: Namespace) -> None:
             data += piece[:count]
             if len(data) > len(part):
                 raise FileTrouble(
-                    f"{label}: standard input has more than the {in_bytes(len(part))} there, so nothing is stored"
+                    f"{label}: standard input has more than the {in_bytes(len(part))} there, "
+                    "so nothing is stored"
                 )
         with _guarded(mapping, arguments):  # not while somebody types
             part[: len(data)] = data
@@ -99,16 +100,16 @@ def _part(mapping: Mapping, arguments: Namespace) -> Iterator[memoryview]:
     there, offset = len(mapping.buf), arguments.offset
     length = there - offset if arguments.length is None else arguments.length
     if length < 1 or offset + length > there:
+        asked = f"{in_bytes(length)} from" if length > 0 else "what is from"
         raise InvalidView(
-            f"{_label(arguments)}: {f'{in_bytes(length)} from' if length > 0 else 'what is from'} {offset} on "
-            f"is not inside the {in_bytes(there)} that there are"
+            f"{_label(arguments)}: {asked} {offset} on is not inside the {in_bytes(there)} that there are"
         )
     with mapping.buf[offset : offset + length] as part:
         yield part
 
 
 def _seen(mapping: Mapping, part: memoryview, arguments: Namespace) -> memoryview:
-    """The bytes; with --lock as they were while nobody else had it, and nobody waits while they are printed."""
+    """The bytes; with --lock as they were while nobody else had it; nobody waits while they are printed."""
     if not arguments.lock:
         return part[:]
     with _guarded(mapping, arguments):
@@ -126,7 +127,8 @@ def _guarded(mapping: Mapping, arguments: Namespace) -> Iterator[None]:
                 streams.say(f"{error}; we go on waiting")
                 guard = stack.enter_context(mapping.lock())
             if guard.abandoned:
-                streams.say(f"{_label(arguments)}: who had the lock before died: the data may be half written")
+                label = _label(arguments)
+                streams.say(f"{label}: who had the lock before died: the data may be half written")
         yield
 
 

@@ -65,7 +65,7 @@ async def open(opening: Beginning | Attaching) -> None:
 
 
 async def in_thread(call: Callable[[], _T]) -> _T:
-    """What the call returns.  A task that is cancelled waits for it too: an end is for one thread at a time."""
+    """What the call returns.  A cancelled task waits for it too: an end is for one thread at a time."""
     running = asyncio.get_running_loop().run_in_executor(None, call)
     try:
         return await asyncio.shield(running)
@@ -245,7 +245,7 @@ class _Side:
         self._timer = self._loop.call_at(when, self._look_around)
 
     def _look_around(self) -> None:
-        """Look at the new ones, and at all that are due, or nearly: so those that wait for long come together."""
+        """Look at the new ones, and at all that are due, or nearly: so long waits come together."""
         self._timer = None
         self._span = math.inf
         now = self._loop.time()

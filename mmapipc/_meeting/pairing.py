@@ -122,7 +122,8 @@ class Outgoing(SendingLink):
         return self.pair.lives_for(self)
 
     def look(self, probe: bool) -> Verdict | None:
-        return Link.look(self, probe)  # there is no file that could be removed, and nobody to be told of receivers
+        # There is no file that could be removed, and nobody to be told of receivers.
+        return Link.look(self, probe)
 
     def check_peer(self) -> None:
         """Now and then raise if the other end is gone, which may be before the ring is full."""

@@ -132,7 +132,7 @@ def until(poll: Callable[[], _T | None], timeout: float | None, clock: Clock) ->
 
 
 def naps(timeout: float | None, clock: Clock) -> Iterator[float]:
-    """How many seconds to sleep after each poll, in growing steps; 0 after the last but one, when time is over."""
+    """Seconds to sleep after each poll, in growing steps; 0 after the last but one, when time is over."""
     start = clock.now()
     nap = _FIRST_NAP
     left = nap
@@ -446,10 +446,11 @@ class Waiter:
         """Let a park end when the peer's process does, where the system can tell."""
         if self.bells.watch(pid) and self._fenced:
             self.spans = (self.spans[0], _LONGEST_WATCHED_PARK)
-            self._growth = _LONGEST_WATCHED_PARK / self.spans[0]  # the first is short for a peer without bells
+            # The first is short for a peer without bells.
+            self._growth = _LONGEST_WATCHED_PARK / self.spans[0]
 
     def next_span(self, span: float) -> float:
-        """Seconds to the next look of a wait that is made elsewhere, after a span of so many; the first after 0."""
+        """Seconds to the next look of a wait made elsewhere, after a span of so many; the first after 0."""
         if not span:
             return min(self.spans[0], _FIRST_PARK)
         return min(max(self._growth * span, self.spans[0]), self.spans[1])

@@ -225,7 +225,7 @@ class Half:
         return None
 
     def sleep(self, seconds: float, events: int = 1) -> object:
-        """Sleep until the peer rings, or for so many seconds; return something true if not for all of them."""
+        """Sleep until the peer rings, or for so many seconds; return something true if for fewer."""
         return None
 
     def give_way(self) -> None:
@@ -373,7 +373,8 @@ class Producer(Half):
     @property
     def receivers(self) -> int:
         """How many receivers this stream has had, with the one attached."""
-        # Counted before the state is stored: one that died in between never came.
+        # ORDER: the state before the count, without a fence.  Pairs with `states.attach`, which counts first:
+        # a receiver that died in between never came.  The next look puts right a count that is one too low.
         if layout.load_receiver_state(self.words, self._name) == layout.ABSENT:
             return 0
         return layout.load_receivers(self.words, self._name)
@@ -483,7 +484,7 @@ class Producer(Half):
             raise
 
     def begin_to_write(self) -> bool:
-        """Owe what is to be written before a part of it is published; return whether anything was owed before.
+        """Owe what is to be written before a part of it is published; return whether a debt was there.
 
         Raises ValueError if nothing can be published now.
         """
@@ -601,7 +602,7 @@ class Producer(Half):
         self._limit = -1
 
     def finish(self) -> None:
-        """Mark the end of the stream, of which nothing is owed.  StreamAborted when somebody else has ended it."""
+        """Mark the end of a stream that owes nothing.  StreamAborted if somebody else has ended it."""
         states.finish(self.words, self.sequence, self._name, self._order)
 
     def abort(self) -> None:
@@ -731,7 +732,9 @@ class Consumer(Half):
             target = memoryview(buffer)
             count = target.nbytes
             if type(buffer) is not bytearray and (not target.c_contiguous or target.readonly):
-                raise TypeError(f"{self._name}: readinto() needs a writable buffer whose bytes are in one piece")
+                raise TypeError(
+                    f"{self._name}: readinto() needs a writable buffer whose bytes are in one piece"
+                )
             if self._kept or self._refuses:
                 return self._readinto_kept(target)
             if self._view is not None:
@@ -854,7 +857,7 @@ class Consumer(Half):
             )
 
     def refuse_after(self, error: BaseException) -> None:
-        """Let `readinto` and `readall` go no further if the error, which came in one, could make them skip bytes."""
+        """Let `readinto` and `readall` go no further if an error in one of them could make it skip bytes."""
         broken = isinstance(error, (StreamAborted, SenderDied)) and not self.is_ready
         if not broken and not isinstance(error, TypeError):  # not a wrong buffer
             self._refuses = True
@@ -885,7 +888,7 @@ class Consumer(Half):
     # The next four are for who waits elsewhere: none of them does.
 
     def find(self, separator: bytes, seen: int, there: int) -> int:
-        """Where the first separator ends among so many bytes that are there, kept and unread ones; 0 if nowhere.
+        """Where the first separator ends among the bytes that are there, kept and unread ones; 0 if nowhere.
 
         None ends among the first `seen` of them.
         """
@@ -965,7 +968,10 @@ class Consumer(Half):
         return self._returning(data, data)
 
     def readlines(self, least: int) -> list[bytes]:
-        """Whole lines that have `least` bytes together; all up to the end if that is 0.  Acknowledged as in `read`."""
+        """Whole lines that have `least` bytes together; all up to the end if that is 0.
+
+        Acknowledged as in `read`.
+        """
         data = self._next_bytes(self._size_of_lines(least) if least else self._size_of_all())
         return self._returning(data, BytesIO(data).readlines())
 
@@ -978,7 +984,7 @@ class Consumer(Half):
         return size
 
     def _end_of_line(self, start: int, most: int) -> int:
-        """How many bytes, kept and unread ones, go up to and with the next newline behind `start`; at most `most`.
+        """How many bytes, kept and unread, go up to and with the next newline behind `start`; at most `most`.
 
         Waits for what is missing.  When the ring is full of one line, keeps that.
         """

@@ -112,7 +112,7 @@ class View(Protocol):
 
 
 class Guard(Protocol):
-    """What guards memory: one thread of all processes has it, and the kernel takes it back with the process."""
+    """What guards memory: one thread of all processes has it; the kernel takes it back with the process."""
 
     @property
     def abandoned(self) -> bool:
@@ -279,7 +279,7 @@ class System(Protocol):
         """
 
     def tagged(self, tag: str, of_file: bool) -> Place:
-        """Where the memory of that tagname is, as any program knows it.  Raises InvalidName, MemoryRefused."""
+        """Where the memory of that tagname is for any program.  Raises InvalidName, MemoryRefused."""
 
     def share_tagged(
         self, place: Place, size: int, create: bool, writable: bool, exist_ok: bool

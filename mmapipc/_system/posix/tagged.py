@@ -54,7 +54,9 @@ def share_tagged(
                 return _open(place, size, writable), False
             except FileNotFoundError:
                 if not create:
-                    raise NoSuchMapping(f"{place.name}: there is no memory of that tagname; make it first") from None
+                    raise NoSuchMapping(
+                        f"{place.name}: there is no memory of that tagname; make it first"
+                    ) from None
             made = _make(place, size)
             if made is not None:
                 return made, True
@@ -68,7 +70,9 @@ def _open(place: Place, size: int, writable: bool) -> Memory:
         if not stat.S_ISREG(status.st_mode):
             raise NameTaken(f"{place.name}: {place.location} is not a regular file; use another tagname")
         if not (size or status.st_size):
-            raise InvalidSize(f"{place.name}: {place.location} is empty: its maker has not given it a size yet")
+            raise InvalidSize(
+                f"{place.name}: {place.location} is empty: its maker has not given it a size yet"
+            )
         return Memory(place, file)
     except BaseException:
         file.close()

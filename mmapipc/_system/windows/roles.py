@@ -51,10 +51,9 @@ def refused(name: str, tag: str, code: int, others: bool = False) -> ChannelErro
         advice = f"the system does not accept the name {tag}; use another one"
     elif code == win32.ERROR_ACCESS_DENIED:
         kind = FileRefused
-        hint = "use access='read' if you may only read, or" if others else "use"
-        advice = (
-            f"access to {tag} is denied; {hint} another name, without Global\\ unless you are an administrator"
-        )
+        hint = "use access='read' if you may only read, or use" if others else "use"
+        hint += " another name, without Global\\ unless you are an administrator"
+        advice = f"access to {tag} is denied; {hint}"
     else:
         advice = f"{tag}: {ctypes.FormatError(code)}"
     refusal = kind(f"{name}: {advice}")
@@ -112,7 +111,7 @@ class Claim:
         self._role = role
 
     def bells(self, ring: int = 0) -> bells.Bells | None:
-        """The bells of the two ends, or None.  A sleep takes a ring away, so each ring of memory has its own."""
+        """The bells of the two ends, or None.  A sleep takes a ring away: each ring of memory has its own."""
         return self._roles.bells(self._role, ring)
 
     def holder(self, role: str) -> int | None:
