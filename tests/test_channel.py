@@ -16,6 +16,7 @@ import warnings
 from unittest import mock
 
 import mmapipc
+from mmapipc._meeting import waiting
 from mmapipc._ring import layout
 from mmapipc._system import names, system
 from mmapipc._system.claims import Claiming
@@ -792,6 +793,19 @@ class OtherThreads(ChannelTest):
                 with self.assertRaisesRegex(ValueError, f"{self.name}: I/O operation on closed channel"):
                     waiting.result()
 
+    def test_threads_that_all_close(self):
+        before = sys.getswitchinterval()
+        self.addCleanup(sys.setswitchinterval, before)
+        sys.setswitchinterval(1e-6)
+        for number in range(150):
+            with self.both() as (sender, receiver):
+                start = threading.Barrier(3)
+                call = (sender.abort, receiver.abort, receiver.close)[number % 3]
+                closing = [Background(lambda: (start.wait(DEADLINE), call())) for _ in range(3)]
+                for thread in closing:
+                    with contextlib.suppress(ValueError):  # another was first
+                        thread.result()
+
     def test_threads_that_only_look(self):
         before = sys.getswitchinterval()
         self.addCleanup(sys.setswitchinterval, before)
@@ -892,21 +906,26 @@ class Timeouts(ChannelTest):
             self.assertEqual(receiver.read(), b"bcd")
 
     def test_whenever_the_receiver_takes_something_the_time_begins_anew(self):
-        with self.both(capacity=16, timeout=1) as (sender, receiver):
+        parks = 0
+        clock = mock.patch.object(
+            waiting.CLOCK, "now", lambda: time.perf_counter() + 0.35 * DEADLINE * parks
+        )
+        with clock, self.both(capacity=16) as (sender, receiver):
             sender.write(b"abc")
             waiter = sender._link.waiter
-            park, begin = waiter.park, time.perf_counter()
+            park = waiter.park
 
             def take_after(*options):
-                # Just when nobody looks.
+                nonlocal parks
                 moved = park(*options)
-                if time.perf_counter() - begin > 0.6 and receiver.tell() == 0:
+                parks += 1
+                if parks % 2 == 0:  # just when nobody looks, 0.7 of the time after the last
                     receiver.read(1)
-                    threading.Timer(0.7, receiver.read, (9,)).start()
                 return moved
 
             waiter.park = take_after
             sender.close()
+            self.assertEqual(parks, 6)
 
     def test_nobody_came_for_an_empty_stream(self):
         self.check(mmapipc.Sender(self.name, timeout=0.05).close, "no receiver", "0 bytes")

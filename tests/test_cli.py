@@ -266,9 +266,9 @@ class Endings(ChannelTest):
 
     def test_options_and_what_looks_like_them_anywhere(self):
         sent = self.file(b"hello")
-        self.name = "-n"
-        sender = self.start([*MMAPIPC, "send", "--timeout", str(DEADLINE), "--", "-n", sent])
-        receiver = self.start([*MMAPIPC, "receive", "--timeout", str(DEADLINE), "--", "-n"])
+        dashed = f"-{self.name}"
+        sender = self.start([*MMAPIPC, "send", "--timeout", str(DEADLINE), "--", dashed, sent])
+        receiver = self.start([*MMAPIPC, "receive", "--timeout", str(DEADLINE), "--", dashed])
         self.assertEqual(receiver.end(), (0, b"hello", ""))
         self.assertEqual(sender.end(), (0, b"", ""))
         for arguments, name, file in (
@@ -278,8 +278,8 @@ class Endings(ChannelTest):
         ):
             parsed = parse(["send", *arguments])
             self.assertEqual((parsed.name, parsed.input), (name, file))
-        sender = self.start([*MMAPIPC, "send", "n", "--timeout", str(DEADLINE), sent])
-        receiver = self.start([*MMAPIPC, "receive", "--timeout", str(DEADLINE), "n"])
+        sender = self.start([*MMAPIPC, "send", self.name, "--timeout", str(DEADLINE), sent])
+        receiver = self.start([*MMAPIPC, "receive", "--timeout", str(DEADLINE), self.name])
         self.assertEqual(receiver.end(), (0, b"hello", ""))
         self.assertEqual(sender.end(), (0, b"", ""))
 

@@ -217,7 +217,7 @@ class Invitations:
         """
         try:
             for pair in list(self._pairs):
-                pair.incoming.waiter.dismiss(reason)
+                pair.incoming.dismiss(reason)
             if self._link.is_joined:
                 self._link.half.abort()
             if hasattr(self, "_words"):

@@ -8,6 +8,7 @@ peer as exceptions.
 from __future__ import annotations
 
 import _thread  # not threading, which is slow to import
+import contextlib
 import errno
 import os
 
@@ -74,8 +75,8 @@ class Link:
         self.memory: Memory | None = None
         self.mapped: Mapped | None = None
         self.bells: Bells | None = None
-        # Who looks into the memory from another thread has this meanwhile.  Without a GIL CPython itself does
-        # not keep a view from being released while it is read.
+        # Who looks into the memory or rings this end's bell from another thread has this meanwhile.  Without
+        # a GIL CPython itself does not keep a view from being released while it is read.
         self.seeing = _thread.RLock()
 
     def _join(self, kind: type[_Half], **options: bool) -> _Half:
@@ -219,6 +220,16 @@ class Link:
                 self.half.shut(reason)
             mapped.close()
 
+    def dismiss(self, reason: str) -> None:
+        """Let a thread that waits raise ValueError with this reason; return when it has left."""
+        self.waiter.dismiss(reason, self._ring_own)
+
+    def _ring_own(self) -> None:
+        # Not while another thread that leaves closes it: the descriptor might be another file's by then.
+        # It may be closed already, by that thread or before an earlier `leave` was interrupted.
+        with contextlib.suppress(ValueError):
+            alone(self.seeing, self.waiter.bells.ring_own)
+
     def leave(self, reason: str, error: BaseException | None = None) -> None:
         """Give everything back.  What the peer is to know was stored before.
 
@@ -230,12 +241,12 @@ class Link:
         try:
             if self.is_joined:
                 self.half.shut(reason)
-                self.waiter.dismiss(reason)
+                self.dismiss(reason)
             alone(self.seeing, lambda: self.unmap(reason))
         finally:
             try:
                 if bells is not None:
-                    bells.close()
+                    alone(self.seeing, bells.close)
                     self.bells = None  # not before: who was interrupted leaves once more
                 if memory is not None:
                     memory.close()

@@ -204,6 +204,7 @@ class Pair(Home):
         self._mapping: mmap.mmap | None = None
         self.outgoing = Outgoing(self, timeout, clock)
         self.incoming = Incoming(self, timeout, clock)
+        self.incoming.seeing = self.outgoing.seeing  # on POSIX the two ring and close the same bells
 
     @property
     def links(self) -> tuple[Outgoing, Incoming]:
@@ -367,7 +368,7 @@ class Pair(Home):
             # Before the halves are shut, which would look to a thread that waits as if the counter had moved.
             for link in self.links:
                 if link.is_joined:
-                    link.waiter.dismiss(reason)
+                    link.dismiss(reason)
             for link in self.links:
                 link.leave(reason)
         finally:

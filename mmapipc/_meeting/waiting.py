@@ -359,23 +359,19 @@ class Waiter:
         self.check_not_dismissed()
         return verdict
 
-    def dismiss(self, reason: str) -> None:
+    def dismiss(self, reason: str, ring_own: Callable[[], object]) -> None:
         """Let a thread that waits here raise ValueError with this reason; return when it has left.
 
-        After that nothing of the memory, and no bell, is used any more.
+        `ring_own()` rings this end's bell.  After that nothing of the memory, and no
+        bell, is used any more.
         """
         self._reason = reason
         # Also for who sleeps by `half.sleep`, and touches the memory only if it is still there.
-        self._ring_own()
+        ring_own()
         # (Or it is this one, in a signal handler that came in the wait.)
         while self._thread not in (0, _thread.get_ident()):
             self._clock.sleep(_BETWEEN_CALLS)
-            self._ring_own()
-
-    def _ring_own(self) -> None:
-        # Closed already when an earlier attempt to leave was interrupted.
-        with contextlib.suppress(ValueError):
-            self.bells.ring_own()
+            ring_own()
 
     def check_not_dismissed(self) -> None:
         """Raise ValueError with the reason if this end is closed."""
