@@ -383,8 +383,11 @@ class SendingLink(Link):
 
     def _deliver_to_disk(self) -> None:
         assert self.memory is not None
-        self.half.verdict()
-        if self.half.in_flight:
+        self.half.verdict(True)
+        # A receiver that has every byte, and lives or has left, does not need the file any more.
+        # Otherwise the next receiver needs it, if only to learn of the end.
+        died = self.half.deserted in (Verdict.GAVE_UP, Verdict.DIED)
+        if self.half.in_flight or died or not self.half.receivers:
             self.home.check_kept(self.memory)
 
     def delivered(self, probe: bool) -> Verdict | None:
