@@ -299,6 +299,10 @@ mmapipc.Sender(name, file=path)
 : Undelivered: NAME: FILE still has 2 MiB of an earlier stream; receive them, or remove the file
 
 s = mmapipc.Sender(name, file=path)
+mmapipc.Sender(name, file=path)
+: RoleTaken: NAME: there is a sender already (pid PID); end that process, or use another file
+
+s = mmapipc.Sender(name, file=path)
 s.close()
 mmapipc.Sender("another", file=path)
 : LayoutError: another: FILE belongs to a channel whose name is not 'another'; use its name, or another

@@ -191,7 +191,7 @@ class InFile(Home):
         self.location = os.path.abspath(path)  # a process may change its directory
         self.place = Place(name, self.location)
         self.roles = system.file_roles(self.place)
-        self.claiming = Claiming(self.roles, waits_for_role)
+        self.claiming = Claiming(self.roles, waits_for_role, "file")
 
     def claim(self, role: str) -> Claim | None:
         """Take a role; None as `InMemory.claim`, and while there is no file, which a sender makes."""
@@ -254,7 +254,11 @@ class InFile(Home):
             )
 
     def renew(self, found: Memory | None, capacity: int) -> Memory | None:
-        """The file with an empty header, and room for a new stream; None when it was empty or missing."""
+        """The file, with an empty header and room for a new stream.
+
+        None when it was empty: it has become a ring now, and is found by the next attempt.  None when it
+        was missing too: then the next attempt makes it.
+        """
         if found is None:
             # The file becomes a ring here: from now on it begins as one.  Only who has the sender's role
             # does that, or two would; whoever dies before that leaves an empty file.

@@ -16,9 +16,10 @@ _TIDYING = 1.0  # seconds that a role may stay taken by somebody who has left, o
 class Claiming:
     """The attempts of one process to take a role."""
 
-    def __init__(self, roles: Roles, waits: bool = False) -> None:
+    def __init__(self, roles: Roles, waits: bool = False, thing: str = "name") -> None:
         self._roles = roles
         self._waits = waits
+        self._thing = thing  # what the roles are of, for the message
         self.rival: int | None = None  # the pid of who had the role at the last attempt
         self._since: float | None = None  # when somebody was met who has left, or who looks
 
@@ -40,7 +41,8 @@ class Claiming:
             if self._waits:
                 return None
             raise RoleTaken(
-                f"{place.name}: there is a {role} already (pid {pid}); end that process, or use another name"
+                f"{place.name}: there is a {role} already (pid {pid}); "
+                f"end that process, or use another {self._thing}"
             )
         now = time.monotonic()
         if self._since is None:

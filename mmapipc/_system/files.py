@@ -33,7 +33,9 @@ FLAGS = getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, 
 
 _MODES = {os.O_RDWR: "r+", os.O_RDONLY: "r"}
 # Windows tells Python no difference between these two.
-_OTHERS = " (or another program has it open, and does not share it)" if os.name == "nt" else ""
+_OTHERS = ""
+if os.name == "nt":
+    _OTHERS = " (or another program has it open, and does not share it: end that program)"
 
 
 def owned(path: str, flags: int, access: int) -> io.FileIO:

@@ -118,7 +118,7 @@ def refused(name: str, path: str, error: OSError) -> ChannelError:
         advice = f"no space left in {os.path.dirname(path)}; ask for less memory or set MMAPIPC_DIR"
     elif error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EMLINK):
         return NameTaken(f"{name}: {path} is not a regular file; remove it")
-    elif error.errno in (errno.EFBIG, errno.ENOMEM, errno.EINVAL):
+    elif error.errno in (errno.EFBIG, errno.ENOMEM):
         advice = f"{error.strerror}; ask for less memory"
     elif error.errno == errno.ENOENT:
         advice = f"{os.path.dirname(path)} does not exist; set MMAPIPC_DIR to a directory that does"
