@@ -312,5 +312,5 @@ class Document(ChannelTest):
         serial, index = self.number("SERIAL_DIGITS"), self.number("INDEX_DIGITS")
         self.assertRegex(
             roles._file_tags(names.Place("x", path)).location,
-            rf"^mmapipc-file\.[0-9A-F]{{{serial}}}\.[0-9A-F]{{{index}}}$",
+            rf"^Global\\mmapipc-file\.[0-9A-F]{{{serial}}}\.[0-9A-F]{{{index}}}$",
         )

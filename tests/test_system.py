@@ -14,6 +14,7 @@ from unittest import mock
 import mmapipc
 from mmapipc import inspection
 from mmapipc._system import contract, system
+from mmapipc._system.names import Place
 
 from .helpers import DEADLINE, WAITS, WINDOWS, ChannelTest, open_handles
 
@@ -101,7 +102,7 @@ class Locks(SystemTest):
         path = str(self.folder / "ring")
         self.exchange(path)
         for file in (None, path):
-            for number in (errno.ENOLCK, errno.EIO, errno.EINTR, errno.EBADF):
+            for number in (errno.ENOLCK, errno.EIO, errno.EINTR, errno.EBADF, errno.EINVAL):
                 for opens in self.ends(file):
                     with self.subTest(file=file, error=errno.errorcode[number]):
                         before = open_handles()
@@ -250,6 +251,13 @@ class Objects(SystemTest):
                     mmapipc.Receiver(name, timeout=0)
                 with self.assertRaisesRegex(mmapipc.MemoryRefused, "access to .* is denied"):
                     mmapipc.Sender(name, timeout=0)
+
+    def test_another_name_does_not_help_with_a_file_of_another_user(self) -> None:
+        from mmapipc._system.windows import roles, win32
+
+        tag = roles._file_tags(Place(self.name, self.file(b"x"))).of("sender")
+        told = str(roles.refused(self.name, tag, win32.ERROR_ACCESS_DENIED))
+        self.assertTrue(told.endswith("another user's program has the file; end it, or use another file"))
 
     def test_a_file_that_another_program_has_for_itself(self) -> None:
         path = str(self.folder / "ring")

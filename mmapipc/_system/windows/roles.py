@@ -3,14 +3,15 @@
     mmapipc.NAME                                      the memory
     mmapipc.NAME+sender, +receiver                    exist while that role is held
     mmapipc.NAME+sender-bell, +receiver-bell          what the two ends sleep on, see `bells`
-    mmapipc-file.SERIAL.INDEX+sender, +receiver, ...  the same of the ring in a file
+    Global\\mmapipc-file.SERIAL.INDEX+sender, ...      the same of the ring in a file
     ...+lock                                          the mutex of a mapping, see `guards`
     mmapipc.NAME+ID, ...+sender, ...                  a connection
     mmapipc.pipe++ID, ...+sender, ...                 the same of `Pipe`
     ...+sender-kept, +receiver-kept                   exist while an end is kept for whoever will use it
 
 with the `Global\\` or `Local\\` that the name began with in front.  (`+` is in no
-encoded name; SERIAL and INDEX are the volume's and the file's, in hexadecimal.)
+encoded name; SERIAL and INDEX are the volume's and the file's, in hexadecimal.
+A file is the same in every session, so what belongs to it is too.)
 
 The semaphore's maximum is its holder's pid, so the kernel gives role and pid in
 one step, and nobody needs the right to make a section for it.  It is never
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _LARGEST_PID = 2**31 - 1
+_OF_FILES = "Global\\mmapipc-file."  # how the tags begin that belong to files
 
 
 def refused(name: str, tag: str, code: int, others: bool = False) -> ChannelError:
@@ -53,6 +55,8 @@ def refused(name: str, tag: str, code: int, others: bool = False) -> ChannelErro
         kind = FileRefused
         hint = "use access='read' if you may only read, or use" if others else "use"
         hint += " another name, without Global\\ unless you are an administrator"
+        if tag.startswith(_OF_FILES):
+            hint = "another user's program has the file; end it, or use another file"
         advice = f"access to {tag} is denied; {hint}"
     else:
         advice = f"{tag}: {ctypes.FormatError(code)}"
@@ -250,4 +254,4 @@ def tags_of(name: str, file: io.FileIO) -> Place:
     about = win32.FileInformation()
     win32.file_information(msvcrt.get_osfhandle(file.fileno()), ctypes.byref(about))
     index = (about.FileIndexHigh << 32) + about.FileIndexLow
-    return Place(name, f"mmapipc-file.{about.VolumeSerialNumber:08X}.{index:016X}")
+    return Place(name, f"{_OF_FILES}{about.VolumeSerialNumber:08X}.{index:016X}")
