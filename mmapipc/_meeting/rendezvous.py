@@ -66,7 +66,7 @@ class Beginning:
     def attempt(self) -> bool | None:
         """Begin; None while something is in the way."""
         link, home = self.link, self._home
-        if not _has_role(link):
+        if not _take_role(link):
             self._obstacle = (
                 _rival(link) or "a process that leaves, or inspects the channel, still has the role"
             )
@@ -74,12 +74,12 @@ class Beginning:
         with home.changing() as allowed:
             found = home.find() if allowed else None
             try:
-                if not _is_at_home(link):
+                if not _confirm_role(link):
                     return None
                 if not allowed:
                     self._obstacle = "a process still attaches to an earlier stream"
                     return None
-                if found is not None and self._is_attached(found):
+                if found is not None and self._settle(found):
                     self._obstacle = "a receiver still reads an earlier stream"
                     return None
                 link.memory = home.renew(found, self._capacity)
@@ -99,8 +99,8 @@ class Beginning:
             )
             return True
 
-    def _is_attached(self, found: Memory) -> bool:
-        """End what a dead sender left; return whether a receiver is still at it.
+    def _settle(self, found: Memory) -> bool:
+        """End what a dead sender left; return True while a receiver is still attached to it.
 
         From then on only receivers change it, and they make its bytes fewer.
         """
@@ -138,14 +138,14 @@ class Attaching:
 def _attach(link: ReceivingLink) -> bool | None:
     """Attach; None while there is no stream that wants a receiver."""
     home, name = link.home, link.home.name
-    if not _has_role(link):
+    if not _take_role(link):
         return None
     with home.changing() as allowed:
         memory = home.find() if allowed else None
         if memory is None:
             return None
         try:
-            if not _is_at_home(link):
+            if not _confirm_role(link):
                 return None
             with home.header(memory) as known:
                 if known is None:
@@ -178,8 +178,8 @@ def _attach(link: ReceivingLink) -> bool | None:
         return True
 
 
-def _has_role(link: SendingLink | ReceivingLink) -> bool:
-    """Take the role if this end has it not yet."""
+def _take_role(link: SendingLink | ReceivingLink) -> bool:
+    """Take the role, unless this end has it already; return whether it has it now."""
     if link.claim is None:
         link.claim = link.home.claim(link.role)
     return link.claim is not None
@@ -191,10 +191,10 @@ def _rival(link: SendingLink | ReceivingLink) -> str:
     return "" if pid is None else f"another {link.role} (pid {pid}) still has the role"
 
 
-def _is_at_home(link: SendingLink | ReceivingLink) -> bool:
-    """Whether what was just found is what the role is of; if a file was replaced, give the role back.
+def _confirm_role(link: SendingLink | ReceivingLink) -> bool:
+    """Give the role back if it is that of a file which was replaced; return whether this end still has it.
 
-    Asked after it was opened: from then on nothing is done by its path.
+    Called after the file was opened: from then on nothing is done by its path.
     """
     claim = link.claim
     if claim is not None and not claim.stands():

@@ -185,14 +185,6 @@ def take_back(words: memoryview) -> None:
     words[MAGIC] = _BEGUN
 
 
-def clear(words: memoryview, owner: int) -> None:
-    """Empty all the other fields for a new stream of that owner."""
-    words[OWNER] = owner
-    for word in range(MAGIC + 1, len(words)):
-        if word != OWNER:
-            words[word] = 0
-
-
 def is_ours(page: memoryview) -> bool:
     """Whether a file of the user's, of which this is the first page or all, is a ring.
 

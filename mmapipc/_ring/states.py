@@ -65,7 +65,10 @@ def clear(words: memoryview, owner: int, order: Order) -> None:
     layout.take_back(words)
     # ORDER: the magic before the other fields, for those who only look.  Pairs with `load_header`.
     order()
-    layout.clear(words, owner)
+    words[layout.OWNER] = owner
+    for word in range(layout.MAGIC + 1, len(words)):  # both states too
+        if word != layout.OWNER:
+            words[word] = 0
 
 
 def load_header(words: memoryview, name: str, order: Order) -> layout.Header | None:
