@@ -13,7 +13,7 @@ import mmapipc
 from mmapipc import inspection
 from mmapipc._ring import layout
 
-from .helpers import DEADLINE, PRELUDE, PYTHON, WINDOWS, Background, eventually, noise
+from .helpers import DEADLINE, PRELUDE, PYTHON, WINDOWS, Background, Child, eventually, noise
 from .test_file_channels import FileChannelTest
 from .test_shortage import can_mount
 
@@ -52,7 +52,34 @@ for line in sys.stdin:
 """
 
 
+# A receiver that says when it has found that there is no file yet, then what came of it.
+FINDS_NOTHING = """
+from mmapipc._meeting import homes
+claim = homes.InFile.claim
+def told(self, role):
+    claimed = claim(self, role)
+    if claimed is None:
+        homes.InFile.claim = claim
+        say('no file')
+    return claimed
+homes.InFile.claim = told
+try:
+    with mmapipc.Receiver(name, timeout=DEADLINE, file=sys.argv[2]) as receiver:
+        say('attached')
+        say(receiver.readall().hex())
+except mmapipc.RoleTaken as error:
+    say(error)
+"""
+
+
 class HomesTest(FileChannelTest):
+    def waits_for_file(self, path: str) -> Child:
+        """A process that waits for the file at that path, and has looked for it."""
+        self.assertFalse(os.path.exists(path))
+        child = self.python(FINDS_NOTHING, path)
+        self.assertEqual(child.line(), "no file")
+        return child
+
     def opens(self, kind: str, path: str, code: str = "") -> str:
         """How it goes when another process opens an end of the channel in the file."""
         code = f"""
@@ -316,7 +343,7 @@ waiting.join()
         child = self.start(["unshare", "-m", "sh", "-c", mount, "sh", *folders, *python])
         status, out, err = child.end()
         self.assertEqual((status, err), (0, ""))
-        pid = f"(pid {child.pid}); end that process, or use another name"
+        pid = f"(pid {child.pid}); end that process, or use another file"
         refusals = [f"{self.name}: there is a {role} already {pid}" for role in ("sender", "receiver")]
         self.assertEqual(out.decode().splitlines(), [*refusals, "b'new'"])
 
@@ -324,21 +351,42 @@ waiting.join()
         for alias in self.aliases_of_folder():
             with self.subTest(alias=alias):
                 self.gone()
-                receiver = self.receive("--file", os.path.join(alias, "ring"))
+                receiver = self.waits_for_file(os.path.join(alias, "ring"))
                 sent = noise(3000)
                 with self.sender(capacity=1000) as sender:
                     sender.write(sent)
-                self.assertEqual(receiver.end(), (0, sent, ""))
+                self.assertEqual(receiver.line(), "attached")
+                self.assertEqual(bytes.fromhex(receiver.line()), sent)
+                self.assertEqual(receiver.end(), (0, b"", ""))
+
+    def test_of_two_receivers_that_wait_by_different_paths_one_attaches(self) -> None:
+        for alias in self.aliases_of_folder():
+            with self.subTest(alias=alias):
+                self.gone()
+                paths = (self.path, os.path.join(alias, "ring"))
+                receivers = [self.waits_for_file(path) for path in paths]
+                with self.sender() as sender:
+                    sender.write(b"once")
+                    answers = [receiver.line() for receiver in receivers]
+                    won = answers.index("attached")
+                    pid = f"(pid {receivers[won].pid}); end that process, or use another file"
+                    refusal = f"{self.name}: there is a receiver already {pid}"
+                    self.assertEqual(answers[1 - won], refusal)
+                self.assertEqual(bytes.fromhex(receivers[won].line()), b"once")
+                for receiver in receivers:
+                    self.assertEqual(receiver.end(), (0, b"", ""))
 
     @unittest.skipIf(WINDOWS, "POSIX only: symbolic links for everybody")
     def test_a_link_to_a_file_that_is_not_there_yet(self) -> None:
         links = [str(self.folder / name) for name in ("first", "second")]
         os.symlink(self.path, links[0])
         os.symlink(links[0], links[1])
-        receiver = self.receive("--file", links[0])
-        with mmapipc.Sender(self.name, timeout=0, file=links[1]) as sender:
+        receiver = self.waits_for_file(links[0])
+        with mmapipc.Sender(self.name, timeout=DEADLINE, file=links[1]) as sender:
             sender.write(b"by way of two links")
-        self.assertEqual(receiver.end(), (0, b"by way of two links", ""))
+        self.assertEqual(receiver.line(), "attached")
+        self.assertEqual(bytes.fromhex(receiver.line()), b"by way of two links")
+        self.assertEqual(receiver.end(), (0, b"", ""))
         self.assertTrue(os.path.islink(links[0]))
 
     @unittest.skipIf(WINDOWS, "POSIX only: a file that is open can be replaced")
@@ -471,6 +519,40 @@ class Removed(HomesTest):
             self.assertEqual(receiver.read(3), b"abc")
             sender.close()
             self.assertEqual(receiver.read(), b"")
+
+    @unittest.skipIf(WINDOWS, "POSIX only: a file that is open can be removed")
+    def test_an_end_that_nobody_had_is_not_there(self) -> None:
+        def killed() -> None:
+            child = self.python(
+                f"r = mmapipc.Receiver(name, file={self.path!r}); say(r.read(3)); sys.stdin.read()",
+                stdin=subprocess.PIPE,
+            )
+            self.assertEqual(child.line(), "b'abc'")
+            child.kill()
+
+        def gave_up() -> None:
+            receiver = self.receiver()
+            self.assertEqual(receiver.read(3), b"abc")
+            receiver.abort()
+
+        def left() -> None:
+            with self.receiver() as receiver:
+                self.assertEqual(receiver.read(3), b"abc")
+
+        for take, data in ((None, b""), (killed, b"abc"), (gave_up, b"abc")):
+            with self.subTest(take=take):
+                sender = self.sender()
+                sender.write(data)
+                if take is not None:
+                    take()
+                os.unlink(self.path)
+                with self.assertRaisesRegex(mmapipc.NoSuchMapping, f"^{self.name}: .*removed or replaced"):
+                    sender.close()
+        # Who has left wants no more.
+        with self.sender() as sender:
+            sender.write(b"abc")
+            left()
+            os.unlink(self.path)
 
     @unittest.skipUnless(WINDOWS, "Windows only: a file that is open stays")
     def test_it_cannot_be_removed(self) -> None:
