@@ -532,6 +532,8 @@ class Receiver(_End):
         raise ReadFailed until the program calls `poll`, `read`, `readline` or `peek` of the
         Receiver itself.  (An error that a signal handler raises before the first step of
         this method does not count.)
+
+        As in `io.FileIO`, the other methods do not call this one, also not a subclass's.
         """
         self._check_open()
         return self._link.half.readinto(buffer)
