@@ -448,6 +448,9 @@ class Sender(_End):
         try:
             self._link.finish()
             self._link.deliver()
+        except Exception:
+            self._check_open()  # another thread may have closed it meanwhile
+            raise
         finally:
             self._leave()
 
@@ -533,7 +536,7 @@ class Receiver(_End):
         Receiver itself.  (An error that a signal handler raises before the first step of
         this method does not count.)
 
-        As in `io.FileIO`, the other methods do not call this one, also not a subclass's.
+        As in `io.FileIO`, no other method calls this one, even if a subclass has its own.
         """
         self._check_open()
         return self._link.half.readinto(buffer)

@@ -342,7 +342,8 @@ class ChannelTest(unittest.TestCase):
         options.setdefault("timeout", DEADLINE)
         sender = mmapipc.Sender(self.name, **options)  # type: ignore[arg-type]
         try:
-            receiver = mmapipc.Receiver(self.name, timeout=options["timeout"])  # type: ignore[arg-type]
+            shared = {each: options.get(each) for each in ("timeout", "file")}
+            receiver = mmapipc.Receiver(self.name, **shared)  # type: ignore[arg-type]
             try:
                 yield sender, receiver
             finally:

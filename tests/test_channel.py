@@ -797,10 +797,11 @@ class OtherThreads(ChannelTest):
         before = sys.getswitchinterval()
         self.addCleanup(sys.setswitchinterval, before)
         sys.setswitchinterval(1e-6)
-        for number in range(150):
-            with self.both() as (sender, receiver):
+        for number in range(200):
+            file = str(self.folder / "ring") if number % 2 else None
+            with self.both(file=file) as (sender, receiver):
                 start = threading.Barrier(3)
-                call = (sender.abort, receiver.abort, receiver.close)[number % 3]
+                call = (sender.close, sender.abort, receiver.abort, receiver.close)[number // 2 % 4]
                 closing = [Background(lambda: (start.wait(DEADLINE), call())) for _ in range(3)]
                 for thread in closing:
                     with contextlib.suppress(ValueError):  # another was first

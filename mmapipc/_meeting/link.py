@@ -182,6 +182,10 @@ class Link:
 
     def hail(self) -> None:
         """Let a peer that sleeps see that a state has changed."""
+        # Not while another thread that leaves closes the bell: see `_ring_own`.
+        alone(self.seeing, self._hail)
+
+    def _hail(self) -> None:
         calls = self.half.called
         if calls & layout.PARKED:
             self._ring(calls)
@@ -236,14 +240,15 @@ class Link:
         `error` is why this end did not open; memory that is not ours stays.
         """
         bells = self.bells
-        memory, self.memory = self.memory, None
-        claim, self.claim = self.claim, None
         try:
             if self.is_joined:
                 self.half.shut(reason)
                 self.dismiss(reason)
             alone(self.seeing, lambda: self.unmap(reason))
         finally:
+            # Not before: another thread that finds this end still mapped may use them.
+            memory, self.memory = self.memory, None
+            claim, self.claim = self.claim, None
             try:
                 if bells is not None:
                     alone(self.seeing, bells.close)
@@ -383,12 +388,16 @@ class SendingLink(Link):
 
     def _deliver_to_disk(self) -> None:
         assert self.memory is not None
-        self.half.verdict(True)
-        # A receiver that has every byte, and lives or has left, does not need the file any more.
-        # Otherwise the next receiver needs it, if only to learn of the end.
-        died = self.half.deserted in (Verdict.GAVE_UP, Verdict.DIED)
-        if self.half.in_flight or died or not self.half.receivers:
+        self.half.verdict()
+        try:
             self.home.check_kept(self.memory)
+        except ChannelError:
+            # A receiver that has every byte, and lives or has left, does not need the file any more.
+            # Otherwise the next receiver needs it, if only to learn of the end.
+            self.half.verdict(True)
+            failed = self.half.deserted in (Verdict.GAVE_UP, Verdict.DIED)
+            if self.half.in_flight or failed or not self.half.receivers:
+                raise
 
     def delivered(self, probe: bool) -> Verdict | None:
         """END once every byte is taken, None while that can still be."""
