@@ -327,8 +327,8 @@ s = mmapipc.Sender(name, file=path)
 s.write(b"1")
 os.remove(path)
 s.close()
-: NoSuchMapping: NAME: FILE was removed or replaced while the stream was in it; what no receiver has
-    acknowledged is lost: send it again
+: NoSuchMapping: NAME: FILE was removed or replaced while the stream was in it; its end, and what no
+    receiver has acknowledged, is lost: send the stream again
 on Windows: cannot be
 
 s = mmapipc.Sender(name, file=path)

@@ -257,7 +257,7 @@ class Objects(SystemTest):
 
         tag = roles._file_tags(Place(self.name, self.file(b"x"))).of("sender")
         told = str(roles.refused(self.name, tag, win32.ERROR_ACCESS_DENIED))
-        self.assertTrue(told.endswith("another user's program has the file; end it, or use another file"))
+        self.assertTrue(told.endswith("with more rights, has the file; end it, or use another file"))
 
     def test_a_file_that_another_program_has_for_itself(self) -> None:
         path = str(self.folder / "ring")

@@ -288,7 +288,7 @@ class InFile(Home):
         if not memory.is_at(self.location):
             raise NoSuchMapping(
                 f"{self.name}: {self.location} was removed or replaced while the stream was in it; "
-                "what no receiver has acknowledged is lost: send it again"
+                "its end, and what no receiver has acknowledged, is lost: send the stream again"
             )
 
     def is_lost(self, memory: Memory) -> bool:

@@ -56,7 +56,7 @@ def refused(name: str, tag: str, code: int, others: bool = False) -> ChannelErro
         hint = "use access='read' if you may only read, or use" if others else "use"
         hint += " another name, without Global\\ unless you are an administrator"
         if tag.startswith(_OF_FILES):
-            hint = "another user's program has the file; end it, or use another file"
+            hint = "a program of another user, or with more rights, has the file; end it, or use another file"
         advice = f"access to {tag} is denied; {hint}"
     else:
         advice = f"{tag}: {ctypes.FormatError(code)}"
