@@ -253,11 +253,13 @@ class Link:
                 if bells is not None:
                     alone(self.seeing, bells.close)
                     self.bells = None  # not before: who was interrupted leaves once more
-                if memory is not None:
-                    memory.close()
             finally:
-                if claim is not None:
-                    claim.release(memory=not isinstance(error, (LayoutError, UnsafeMemory)))
+                try:
+                    if memory is not None:
+                        memory.close()
+                finally:
+                    if claim is not None:
+                        claim.release(memory=not isinstance(error, (LayoutError, UnsafeMemory)))
 
     def disown(self, reason: str) -> None:
         """In a forked child: let go of everything without a word to the peer."""
