@@ -176,10 +176,33 @@ class Child:
     """A child process whose output is collected; ended, at the latest, with its test."""
 
     def __init__(self, command: list[str], stdin: int | None = subprocess.DEVNULL, **options: Any) -> None:
-        self.process = started(
+        self._start = lambda: started(
             command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
         )
+        self._starts = 1
+        self._fed: bytes | None = b""  # None: it cannot be done again
+        self.process = self._start()
         self.pid = self.process.pid
+
+    def _started_again(self) -> bool:
+        """Start it again if Wine, under load, could not load its libraries: nothing of it has run."""
+        if not WINDOWS or self._starts > 3 or self._fed is None:
+            return False
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(1)
+        if self.process.returncode != 0xC0000142:  # STATUS_DLL_INIT_FAILED
+            return False
+        fed, ended = self._fed, self.process.stdin is None
+        self.dispose()
+        self._starts += 1
+        self._fed = b""
+        self.process = self._start()
+        self.pid = self.process.pid
+        if fed:
+            self.feed(fed)
+        if ended and self.process.stdin:
+            self.end_input()
+        return True
 
     def line(self) -> str:
         """The next line of its standard output."""
@@ -195,13 +218,23 @@ class Child:
 
         line = Background(read).result()
         assert isinstance(line, bytes)
+        if not line and self._started_again():
+            return self.line()
         return line.decode().strip()
 
     def feed(self, data: bytes) -> None:
         """Write to its standard input."""
         assert self.process.stdin
-        self.process.stdin.write(data)
-        self.process.stdin.flush()
+        try:
+            self.process.stdin.write(data)
+            self.process.stdin.flush()
+        except OSError:
+            if not self._started_again():
+                raise
+            self.feed(data)
+        else:
+            if WINDOWS and self._fed is not None:
+                self._fed += data
 
     def end_input(self) -> None:
         """Close its standard input."""
@@ -213,7 +246,7 @@ class Child:
         """Close our end of its standard output."""
         assert self.process.stdout
         self.process.stdout.close()
-        self.process.stdout = None
+        self.process.stdout = self._fed = None
 
     def kill(self) -> None:
         """SIGKILL, TerminateProcess."""
@@ -228,6 +261,8 @@ class Child:
             self.process.kill()
             out, err = self.process.communicate()
             raise AssertionError(f"{self.process.args} did not end: {out[-500:]!r} {err!r}") from None
+        if self._started_again():
+            return self.end()
         said = err.decode(errors="replace").replace("\r\n", "\n")
         if sys.flags.dev_mode:  # which also says when the machine is slow
             said = re.sub(r"^Executing <.* took \d+\.\d+ seconds\n", "", said, flags=re.MULTILINE)

@@ -5,7 +5,7 @@ import os
 import unittest
 
 from . import spread
-from .helpers import WINDOWS, apart
+from .helpers import WINDOWS, ChannelTest, apart
 
 
 class Samples(unittest.TestCase):
@@ -54,7 +54,34 @@ class Deadly(unittest.TestCase):
 
 
 def load_tests(loader, tests, pattern):
-    return loader.loadTestsFromTestCase(Spreading)
+    return unittest.TestSuite(map(loader.loadTestsFromTestCase, (Spreading, Children)))
+
+
+@unittest.skipUnless(WINDOWS, "Windows only: Wine cannot load some processes when it has much to do")
+class Children(ChannelTest):
+    def test_one_that_could_not_be_loaded_is_started_again(self):
+        code = (
+            "import ctypes, os\n"
+            "starts = len(os.listdir(sys.argv[2]))\n"
+            "os.mkdir(os.path.join(sys.argv[2], str(starts)))\n"
+            "if starts < int(sys.argv[3]): ctypes.windll.kernel32.ExitProcess(0xC0000142)\n"
+            "say(sys.stdin.readline().strip())\n"
+            "say(sys.stdin.read())\n"
+        )
+        for failures in (0, 1, 2):
+            with self.subTest(failures=failures):
+                folder = self.folder / str(failures)
+                folder.mkdir()
+                child = self.python(code, str(folder), str(failures), stdin=-1)
+                child.feed(b"first\n")
+                self.assertEqual(child.line(), "first")
+                child.feed(b"rest")
+                child.end_input()
+                self.assertEqual(child.end(), (0, b"rest\r\n", ""))
+        folder = self.folder / "never"
+        folder.mkdir()
+        child = self.python(code, str(folder), "9")
+        self.assertEqual(child.end(), (0xC0000142, b"", ""))
 
 
 def suite(*cases):
