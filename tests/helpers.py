@@ -176,12 +176,15 @@ class Child:
     """A child process whose output is collected; ended, at the latest, with its test."""
 
     def __init__(self, command: list[str], stdin: int | None = subprocess.DEVNULL, **options: Any) -> None:
-        self._start = lambda: started(
-            command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
-        )
-        self._starts = 1
-        self._fed: bytes | None = b""  # None: it cannot be done again
-        self.process = self._start()
+        pipes = {"stdin": stdin, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        self._start_process = lambda: started(command, **pipes, **options)
+        self._starts = 0
+        self._start()
+
+    def _start(self) -> None:
+        self._starts += 1
+        self._fed: bytes | None = b""  # what a new start is fed; None: there cannot be one
+        self.process = self._start_process()
         self.pid = self.process.pid
 
     def _started_again(self) -> bool:
@@ -194,10 +197,7 @@ class Child:
             return False
         fed, ended = self._fed, self.process.stdin is None
         self.dispose()
-        self._starts += 1
-        self._fed = b""
-        self.process = self._start()
-        self.pid = self.process.pid
+        self._start()
         if fed:
             self.feed(fed)
         if ended and self.process.stdin:

@@ -80,6 +80,12 @@ class HomesTest(FileChannelTest):
         self.assertEqual(child.line(), "no file")
         return child
 
+    def taken_by(self, receiver: Child) -> bytes:
+        """The stream that such a process has received, and ended."""
+        stream = bytes.fromhex(receiver.line())
+        self.assertEqual(receiver.end(), (0, b"", ""))
+        return stream
+
     def opens(self, kind: str, path: str, code: str = "") -> str:
         """How it goes when another process opens an end of the channel in the file."""
         code = f"""
@@ -356,8 +362,7 @@ waiting.join()
                 with self.sender(capacity=1000) as sender:
                     sender.write(sent)
                 self.assertEqual(receiver.line(), "attached")
-                self.assertEqual(bytes.fromhex(receiver.line()), sent)
-                self.assertEqual(receiver.end(), (0, b"", ""))
+                self.assertEqual(self.taken_by(receiver), sent)
 
     def test_of_two_receivers_that_wait_by_different_paths_one_attaches(self) -> None:
         for alias in self.aliases_of_folder():
@@ -372,9 +377,8 @@ waiting.join()
                     pid = f"(pid {receivers[won].pid}); end that process, or use another file"
                     refusal = f"{self.name}: there is a receiver already {pid}"
                     self.assertEqual(answers[1 - won], refusal)
-                self.assertEqual(bytes.fromhex(receivers[won].line()), b"once")
-                for receiver in receivers:
-                    self.assertEqual(receiver.end(), (0, b"", ""))
+                self.assertEqual(self.taken_by(receivers[won]), b"once")
+                self.assertEqual(receivers[1 - won].end(), (0, b"", ""))
 
     @unittest.skipIf(WINDOWS, "POSIX only: symbolic links for everybody")
     def test_a_link_to_a_file_that_is_not_there_yet(self) -> None:
@@ -385,8 +389,7 @@ waiting.join()
         with mmapipc.Sender(self.name, timeout=DEADLINE, file=links[1]) as sender:
             sender.write(b"by way of two links")
         self.assertEqual(receiver.line(), "attached")
-        self.assertEqual(bytes.fromhex(receiver.line()), b"by way of two links")
-        self.assertEqual(receiver.end(), (0, b"", ""))
+        self.assertEqual(self.taken_by(receiver), b"by way of two links")
         self.assertTrue(os.path.islink(links[0]))
 
     @unittest.skipIf(WINDOWS, "POSIX only: a file that is open can be replaced")

@@ -53,6 +53,15 @@ def imported(name: str, tree: ast.Module) -> Iterator[str]:
                     yield ".".join(room if is_room else base) or "__init__"
 
 
+def absolute(tree: ast.Module) -> Iterator[tuple[str, list[str]]]:
+    """The other imports of a module: from where, and which names, none if it is the module itself."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, []) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module or "", [alias.name for alias in node.names]
+
+
 def floor(room: str) -> int:
     """The number of the floor, from the top."""
     top = room.split(".")[0]
@@ -67,12 +76,8 @@ class House(unittest.TestCase):
     def test_imports_point_downwards_only(self):
         seen = 0
         for name, tree in modules():
-            for node in ast.walk(tree):  # or `imported` would not see it
-                if isinstance(node, ast.Import):
-                    ours = [alias.name for alias in node.names if alias.name.split(".")[0] == "mmapipc"]
-                    self.assertFalse(ours, name)
-                if isinstance(node, ast.ImportFrom) and not node.level:
-                    self.assertNotEqual((node.module or "").split(".")[0], "mmapipc", name)
+            for module, _ in absolute(tree):  # or `imported` would not see it
+                self.assertNotEqual(module.split(".")[0], "mmapipc", name)
             for other in imported(name, tree):
                 seen += 1
                 same = name.split(".")[0] == other.split(".")[0]
@@ -90,13 +95,10 @@ class House(unittest.TestCase):
     def test_the_ring_knows_no_system_clock_or_file(self):
         for name, tree in modules():
             if name.startswith("_ring."):
+                for module, names in absolute(tree):
+                    if (module, names) != ("io", ["BytesIO"]):
+                        self.assertIn(module, PURE, name)
                 for node in ast.walk(tree):
-                    if isinstance(node, ast.Import):
-                        self.assertLessEqual({alias.name for alias in node.names}, PURE, name)
-                    if isinstance(node, ast.ImportFrom) and not node.level:
-                        self.assertIn(node.module, PURE | {"io"}, name)
-                        if node.module == "io":
-                            self.assertEqual([alias.name for alias in node.names], ["BytesIO"], name)
                     if isinstance(node, ast.Name):
                         self.assertNotEqual(node.id, "open", f"{name}:{node.lineno}")
 
@@ -128,12 +130,10 @@ class House(unittest.TestCase):
                     if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
                         asked = f"{node.value.id}.{node.attr}"
                         self.assertNotIn(asked, systems, f"{name}:{node.lineno}")
-                    if isinstance(node, ast.Import):
-                        self.assertNotIn("platform", [alias.name for alias in node.names], name)
-                    if isinstance(node, ast.ImportFrom) and not node.level:
-                        taken = {f"{node.module}.{alias.name}" for alias in node.names}
-                        self.assertFalse(taken & {*systems}, name)
-                        self.assertNotEqual(node.module, "platform", name)
+                for module, names in absolute(tree):
+                    self.assertNotEqual(module, "platform", name)
+                    for taken in names:
+                        self.assertNotIn(f"{module}.{taken}", systems, name)
 
     def test_what_users_do_not_import_begins_with_an_underscore(self):
         public = {

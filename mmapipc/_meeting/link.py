@@ -390,7 +390,7 @@ class SendingLink(Link):
 
     def _deliver_to_disk(self) -> None:
         assert self.memory is not None
-        self.half.verdict()
+        self.half.verdict()  # LayoutError if the receiver's fields are damaged
         try:
             self.home.check_kept(self.memory)
         except ChannelError:

@@ -53,10 +53,11 @@ def refused(name: str, tag: str, code: int, others: bool = False) -> ChannelErro
         advice = f"the system does not accept the name {tag}; use another one"
     elif code == win32.ERROR_ACCESS_DENIED:
         kind = FileRefused
-        hint = "use access='read' if you may only read, or use" if others else "use"
-        hint += " another name, without Global\\ unless you are an administrator"
         if tag.startswith(_OF_FILES):
             hint = "a program of another user, or with more rights, has the file; end it, or use another file"
+        else:
+            hint = "use access='read' if you may only read, or use" if others else "use"
+            hint += " another name, without Global\\ unless you are an administrator"
         advice = f"access to {tag} is denied; {hint}"
     else:
         advice = f"{tag}: {ctypes.FormatError(code)}"
