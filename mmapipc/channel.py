@@ -426,8 +426,8 @@ class Sender(_End):
     def finish(self) -> None:
         """Mark the end of the stream, without waiting.  Nothing can be written after it.
 
-        Raises StreamAborted when a write has failed, and gives the stream up; also
-        when another process has taken the stream and ended it.
+        Raises StreamAborted when a write has failed, and gives the stream up; also when
+        another thread has given it up, or another process has taken it and ended it.
         """
         self._check_open()
         self._link.finish()

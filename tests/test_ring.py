@@ -417,6 +417,10 @@ class Verdicts(unittest.TestCase):
         ring.take(1)
         self.assertIs(ring.sees(ring.producer, True), Verdict.READY)
         for end, verdict in ((Consumer.close, Verdict.LEFT), (Consumer.abort, Verdict.GAVE_UP)):
+            ring = Ring(2)
+            ring.put(b"ab")
+            ring.attach()
+            ring.take(1)
             end(ring.consumer)
             self.assertIs(ring.sees(ring.producer, True), verdict)
             self.assertEqual(ring.producer.in_flight, 1)

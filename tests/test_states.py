@@ -71,3 +71,21 @@ class Ends(unittest.TestCase):
         ring.producer.finish()
         ring.producer.abort()
         self.assertEqual(ring.words[layout.SENDER_STATE], layout.FINISHED)
+        ring = Ring(4)
+        ring.producer.abort()
+        with self.assertRaisesRegex(mmapipc.StreamAborted, "^ring: another thread has given up the stream"):
+            ring.producer.finish()
+        self.assertEqual(ring.words[layout.SENDER_STATE], layout.ABORTED)
+
+    def test_a_receiver_leaves_once(self):
+        ring = Ring(4)
+        ring.attach()
+        ring.consumer.close()
+        ring.consumer.abort()
+        self.assertIs(ring.sees(ring.producer, True), Verdict.LEFT)
+        # And a stream that has begun since then is not touched: nobody was its receiver.
+        states.clear(ring.words, 0, nothing)
+        states.begin(ring.words, layout.Header(4, 8, False), 3, nothing)
+        before = ring.words.tolist()
+        ring.consumer.close()
+        self.assertEqual(ring.words.tolist(), before)

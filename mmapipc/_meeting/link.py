@@ -171,9 +171,23 @@ class Link:
             return True
 
     def abort(self) -> None:
-        """Say that this end could not go on."""
-        self.half.abort()
-        self.hail()
+        """Say that this end could not go on, unless a thread or a signal handler has just closed it."""
+        self._say(self.half.abort)
+
+    def _say(self, store: Callable[[], object]) -> None:
+        """Store this end's last state, and let the peer see it; nothing once the memory is let go of."""
+
+        def say() -> None:
+            try:
+                if self.mapped is not None:
+                    store()
+                    self._hail()
+            except ValueError:
+                if self.mapped is not None:  # otherwise a signal handler has just closed this end
+                    raise
+
+        # Not while another thread that leaves lets go of the memory.
+        alone(self.seeing, say)
 
     def look(self, probe: bool) -> Verdict | None:
         """The half's verdict, None while there is only to wait; `probe` asks whether the peer lives."""
@@ -457,6 +471,5 @@ class ReceivingLink(Link):
         raise SenderDied(f"{self.name}: the sender died; {truncated}")
 
     def close(self) -> None:
-        """Say that this end wants no more."""
-        self.half.close()
-        self.hail()
+        """Say that this end wants no more, unless a thread or a signal handler has just closed it."""
+        self._say(self.half.close)

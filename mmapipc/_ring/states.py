@@ -142,8 +142,8 @@ def attach(words: memoryview, pid: int, name: str, order: Order) -> None:
 def finish(words: memoryview, sequence: int, name: str, order: Order) -> None:
     """Mark the end of the stream after `sequence` bytes; for its sender.
 
-    Raises StreamAborted when somebody has ended the stream already: only who
-    has the sender's role does so, and then this process has it no more.
+    Raises StreamAborted when the stream has ended already: another thread has given it up,
+    or a process that has the sender's role, which this one then has no more.
     """
     state = layout.load_sender_state(words, name)
     if state == layout.OPEN:
@@ -152,10 +152,10 @@ def finish(words: memoryview, sequence: int, name: str, order: Order) -> None:
         order()
         words[layout.SENDER_STATE] = layout.FINISHED
     elif state != layout.FINISHED:
-        raise StreamAborted(
-            f"{name}: another process has taken the stream from this sender, and ended it; "
-            "the receiver may not have all of it"
-        )
+        ended = "another process has taken the stream from this sender, and ended it"
+        if state == layout.ABORTED:
+            ended = "another thread has given up the stream"
+        raise StreamAborted(f"{name}: {ended}; the receiver may not have all of it")
 
 
 def give_up(words: memoryview, sequence: int, order: Order) -> None:
@@ -171,10 +171,15 @@ def give_up(words: memoryview, sequence: int, order: Order) -> None:
 
 
 def leave(words: memoryview, state: int, order: Order) -> None:
-    """Leave the stream as CLOSED or ABORTED; for its receiver."""
-    # The call stays, so a sender that sees it before the state looks again.  The
-    # state is the last: once it is stored, a sender may clear the file for a new stream.
-    words[layout.RECEIVER_CALLS] = layout.LEFT
-    # ORDER: the call and the last read_seq before the state.  Pairs with `Producer.verdict`.
-    order()
-    words[layout.RECEIVER_STATE] = state
+    """Leave the stream as CLOSED or ABORTED; for its receiver.
+
+    One that has left stays as it is: of two threads, or if this is done again after an
+    interrupt, the second might store into the next stream, which a sender has begun in a file.
+    """
+    if words[layout.RECEIVER_STATE] == layout.OPEN:
+        # The call stays, so a sender that sees it before the state looks again.  The
+        # state is the last: once it is stored, a sender may clear the file for a new stream.
+        words[layout.RECEIVER_CALLS] = layout.LEFT
+        # ORDER: the call and the last read_seq before the state.  Pairs with `Producer.verdict`.
+        order()
+        words[layout.RECEIVER_STATE] = state
